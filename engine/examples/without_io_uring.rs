@@ -21,8 +21,13 @@ use libc::{c_long, c_ulong, sock_filter, sock_fprog};
 
 fn main() -> ExitCode {
     let mut words = env::args_os().skip(1).peekable();
-    let refused: Vec<c_long> = match words.next_if(|word| word == "--only").and_then(|_| words.next()) {
-        Some(name) => CALLS.iter().filter(|(known, _)| name == *known).map(|(_, number)| *number).collect(),
+    let refused: Vec<c_long> = match words
+        .next_if(|word| word == "--only")
+        .and_then(|_| words.next())
+    {
+        Some(name) => {
+            CALLS.iter().filter(|(known, _)| name == *known).map(|(_, number)| *number).collect()
+        }
         None => CALLS.iter().map(|(_, number)| *number).collect(),
     };
     let Some(program) = words.next().filter(|_| !refused.is_empty()) else {
@@ -49,21 +54,24 @@ const CALLS: [(&str, c_long); 3] = [
 fn refuse(calls: &[c_long]) -> io::Result<()> {
     let mut filter = filter(calls)?;
     let program = sock_fprog {
-        len: u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        len: u16::try_from(filter.len())
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
         filter: filter.as_mut_ptr(),
     };
     const NONE: c_ulong = 0;
     // Without it the kernel lets only privileged processes install a filter (seccomp(2), EACCES).
     // SAFETY: PR_SET_NO_NEW_PRIVS takes four integers, the last three of which must be zero; no
     // memory is passed.
-    let promised = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as c_ulong, NONE, NONE, NONE) };
+    let promised =
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as c_ulong, NONE, NONE, NONE) };
     check(promised.into())?;
     // SAFETY: with SECCOMP_SET_MODE_FILTER and no flags the third argument is a pointer to a
     // `sock_fprog`. `program` is one; its `filter` points at `filter`, which has `len` initialised
     // elements and lives until the end of this function. The kernel copies both before the call
     // returns and writes to neither.
-    let installed =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, NONE, &raw const program) };
+    let installed = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, NONE, &raw const program)
+    };
     check(installed)
 }
 
@@ -85,7 +93,8 @@ fn filter(refused: &[c_long]) -> io::Result<Vec<sock_filter>> {
         load(NUMBER_AT),
     ];
     for (index, number) in refused.iter().enumerate() {
-        let number = u32::try_from(*number).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let number =
+            u32::try_from(*number).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         // The jump skips the remaining comparisons and the line that allows.
         let to_refusal = refused.len() - index;
         filter.push(skip_if_equal(number, to_refusal as u8));

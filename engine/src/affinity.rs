@@ -100,10 +100,12 @@ pub fn spread(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Vec<usi
 /// `topology/thread_siblings_list` in sysfs. Empty where sysfs has no such file.
 #[must_use]
 pub fn siblings(cpu: usize) -> Vec<usize> {
-    std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))
-        .ok()
-        .and_then(|list| parse_cpu_list(list.trim()).ok())
-        .unwrap_or_default()
+    std::fs::read_to_string(format!(
+        "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+    ))
+    .ok()
+    .and_then(|list| parse_cpu_list(list.trim()).ok())
+    .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -113,7 +115,9 @@ mod tests {
     #[test]
     fn lists_are_read_in_order() {
         assert_eq!(parse_cpu_list("3,0-2, 7"), Ok(vec![3, 0, 1, 2, 7]));
-        assert!(matches!(parse_cpu_list("1,x"), Err(CpuListError::Number { item, .. }) if item == "x"));
+        assert!(
+            matches!(parse_cpu_list("1,x"), Err(CpuListError::Number { item, .. }) if item == "x")
+        );
         assert!(matches!(parse_cpu_list(""), Err(CpuListError::Number { .. })));
         assert_eq!(parse_cpu_list("4-2"), Err(CpuListError::Backwards("4-2".to_owned())));
         assert_eq!(parse_cpu_list("0-99999999"), Err(CpuListError::TooLarge(99_999_999)));

@@ -90,9 +90,12 @@ mod tests {
 
     #[test]
     fn too_few_descriptors_come_with_a_limit_that_suffices() {
-        let error = EngineError::Descriptors { wanted: 1040, what: "the tokio-uring runtime", limit: 1024 };
+        let error =
+            EngineError::Descriptors { wanted: 1040, what: "the tokio-uring runtime", limit: 1024 };
         let said = error.to_string();
-        assert!(said.starts_with("too few file descriptors for the tokio-uring runtime (limit 1024): "));
+        assert!(
+            said.starts_with("too few file descriptors for the tokio-uring runtime (limit 1024): ")
+        );
         assert!(said.contains("`ulimit -n 1040`"), "{said}");
     }
 }

@@ -145,7 +145,11 @@ pub trait WorkerCore<H: Handler> {
 impl<H: Handler> dyn WorkerCore<H> + '_ {
     /// Calls `f` with a connection's state and output. Returns `None` when the connection is gone
     /// or closing.
-    pub fn with<R>(&mut self, id: ConnId, f: impl FnOnce(&mut H::Conn, &mut Output<'_>) -> R) -> Option<R> {
+    pub fn with<R>(
+        &mut self,
+        id: ConnId,
+        f: impl FnOnce(&mut H::Conn, &mut Output<'_>) -> R,
+    ) -> Option<R> {
         let (mut f, mut result) = (Some(f), None);
         self.call(id, &mut |conn, out| {
             if let Some(f) = f.take() {

@@ -85,7 +85,10 @@ impl FromStr for EngineKind {
     type Err = UnknownEngine;
 
     fn from_str(name: &str) -> Result<Self, UnknownEngine> {
-        Self::ALL.into_iter().find(|k| k.name() == name).ok_or_else(|| UnknownEngine(name.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|k| k.name() == name)
+            .ok_or_else(|| UnknownEngine(name.to_owned()))
     }
 }
 
@@ -108,7 +111,9 @@ mod tests {
             assert_eq!(kind.name().parse(), Ok(EngineChoice::Named(kind)));
         }
         assert_eq!("auto".parse(), Ok(EngineChoice::Auto));
-        assert!("io_uring".parse::<EngineChoice>().unwrap_err().to_string().contains("tokio-uring"));
+        assert!(
+            "io_uring".parse::<EngineChoice>().unwrap_err().to_string().contains("tokio-uring")
+        );
     }
 
     #[test]

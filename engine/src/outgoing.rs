@@ -34,7 +34,11 @@ impl Options {
 /// # Errors
 ///
 /// The error of socket(2) or bind(2), such as no descriptors or no such source address.
-pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>, options: &Options) -> io::Result<OwnedFd> {
+pub(crate) fn socket(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    options: &Options,
+) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;

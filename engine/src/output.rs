@@ -185,7 +185,10 @@ impl Output<'_> {
     /// Where the range is not inside the call's bytes.
     pub fn echo(&mut self, range: Range<usize>) {
         let r = &mut *self.record;
-        assert!(range.start <= range.end && range.end <= r.input_len, "echo outside the received bytes");
+        assert!(
+            range.start <= range.end && range.end <= r.input_len,
+            "echo outside the received bytes"
+        );
         if range.is_empty() {
             return;
         }
@@ -303,7 +306,8 @@ mod tests {
         assert_eq!(out.unsent(), 5 + 6 + 2 + 3 + 3 + 1);
         assert_eq!(out.now(), Nanos(7));
         let input = *b"0123456789";
-        let wire: Vec<u8> = record.segments().iter().flat_map(|s| record.bytes(s, &input).to_vec()).collect();
+        let wire: Vec<u8> =
+            record.segments().iter().flat_map(|s| record.bytes(s, &input).to_vec()).collect();
         assert_eq!(wire, b"012345abcdeown8");
         // Adjacent segments are joined: one echo, one arena range, one buffer, one echo.
         assert_eq!(record.take_segments().count(), 4);

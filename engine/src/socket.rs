@@ -128,8 +128,13 @@ fn zone_index<E>(zone: &str, index_of: impl Fn(&str) -> Result<u32, E>) -> Resul
 
 /// Returns the zone with its encoded `%`: the interface's name, or its index where the name could
 /// be read as another interface, or is not plain.
-fn url_zone<E>(index: u32, name: Option<String>, index_of: impl Fn(&str) -> Result<u32, E>) -> String {
-    let is_plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+fn url_zone<E>(
+    index: u32,
+    name: Option<String>,
+    index_of: impl Fn(&str) -> Result<u32, E>,
+) -> String {
+    let is_plain =
+        |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
     let by_name = name.filter(is_plain).map(|name| format!("25{name}"));
     by_name
         .filter(|zone| zone_index(zone, index_of).is_ok_and(|found| found == index))
@@ -207,8 +212,12 @@ impl FromStr for Congestion {
         let name = name.to_owned();
         match outcome {
             Ok(()) => Ok(this),
-            Err(Errno::NOENT) => Err(CongestionError::Unknown { name, available: controls("available") }),
-            Err(Errno::PERM) => Err(CongestionError::Forbidden { name, allowed: controls("allowed") }),
+            Err(Errno::NOENT) => {
+                Err(CongestionError::Unknown { name, available: controls("available") })
+            }
+            Err(Errno::PERM) => {
+                Err(CongestionError::Forbidden { name, allowed: controls("allowed") })
+            }
             Err(error) => Err(CongestionError::Trial { name, source: error.into() }),
         }
     }
@@ -259,10 +268,13 @@ mod tests {
     }
 
     /// Returns an index as the kernel does where the interfaces have these names and indices.
-    fn lookup<'a>(interfaces: &'a [(&'a str, u32)]) -> impl Fn(&str) -> Result<u32, ()> + Copy + 'a {
+    fn lookup<'a>(
+        interfaces: &'a [(&'a str, u32)],
+    ) -> impl Fn(&str) -> Result<u32, ()> + Copy + 'a {
         move |text| {
             let number: Option<u32> = text.parse().ok();
-            let is_meant = |&&(name, index): &&(&str, u32)| number.map_or(name == text, |n| n == index);
+            let is_meant =
+                |&&(name, index): &&(&str, u32)| number.map_or(name == text, |n| n == index);
             interfaces.iter().find(is_meant).map(|&(_, index)| index).ok_or(())
         }
     }
@@ -319,13 +331,16 @@ mod tests {
         let addr = "127.0.0.1:0".parse().expect("address");
         // Every kernel has reno; where it is the default, the other end would be on it anyway, but
         // that is rare.
-        let reno: Congestion = "reno".parse().expect("every kernel has it, and it is always allowed");
+        let reno: Congestion =
+            "reno".parse().expect("every kernel has it, and it is always allowed");
         let listener = listen_with(addr, 1, Some(&reno)).expect("listen").remove(0);
-        let client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let client =
+            std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         listener.set_nonblocking(false).expect("blocking");
         let (accepted, _) = listener.accept().expect("accept");
         assert_eq!(sockopt::tcp_congestion(&accepted).expect("option"), "reno");
-        let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("proc");
+        let default =
+            std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("proc");
         assert_eq!(sockopt::tcp_congestion(&client).expect("option"), default.trim());
     }
 
@@ -341,7 +356,8 @@ mod tests {
     #[test]
     fn what_only_root_may_choose_is_refused_to_others_with_what_they_may() {
         let (available, allowed) = (controls("available"), controls("allowed"));
-        let Some(forbidden) = available.split(' ').find(|name| !allowed.split(' ').any(|a| a == *name))
+        let Some(forbidden) =
+            available.split(' ').find(|name| !allowed.split(' ').any(|a| a == *name))
         else {
             eprintln!("skipped: every congestion control is allowed to everyone here");
             return;
@@ -356,7 +372,10 @@ mod tests {
             name.parse::<Congestion>().map(drop)
         });
         let error = outcome.join().expect("no panic").expect_err("forbidden").to_string();
-        assert!(error.contains(forbidden) && error.contains(&allowed) && error.contains("sysctl"), "{error}");
+        assert!(
+            error.contains(forbidden) && error.contains(&allowed) && error.contains("sysctl"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -32,10 +32,16 @@ impl<T> Table<T> {
     /// # Errors
     ///
     /// The error of `make`, or one of its own when the table is full.
-    pub(crate) fn insert_with(&mut self, make: impl FnOnce(ConnId) -> io::Result<T>) -> io::Result<ConnId> {
+    pub(crate) fn insert_with(
+        &mut self,
+        make: impl FnOnce(ConnId) -> io::Result<T>,
+    ) -> io::Result<ConnId> {
         if self.free.is_empty() {
             if self.slots.len() == self.capacity {
-                return Err(io::Error::other(format!("all {} connections are open", self.capacity)));
+                return Err(io::Error::other(format!(
+                    "all {} connections are open",
+                    self.capacity
+                )));
             }
             self.free.push(self.slots.len() as u32);
             self.slots.push(Slot { generation: 0, value: None });
@@ -50,7 +56,8 @@ impl<T> Table<T> {
 
     /// Takes a value out.
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<T> {
-        let entry = self.slots.get_mut(id.slot as usize).filter(|s| s.generation == id.generation)?;
+        let entry =
+            self.slots.get_mut(id.slot as usize).filter(|s| s.generation == id.generation)?;
         let value = entry.value.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.slot);

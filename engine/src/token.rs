@@ -63,7 +63,11 @@ pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Token {
     pub(crate) fn new(kind: OpKind, slot: u32, generation: u32) -> Self {
-        Self(((kind as u64) << 56) | (u64::from(generation & GENERATION_MASK) << 32) | u64::from(slot))
+        Self(
+            ((kind as u64) << 56)
+                | (u64::from(generation & GENERATION_MASK) << 32)
+                | u64::from(slot),
+        )
     }
 
     pub(crate) fn from_bits(bits: u64) -> Self {

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use engine::{
-    Cause, Config, ConnId, EngineKind, Handler, Listener, Origin, Output, Remote, SendCompletions, Worker,
+    Cause, Config, ConnId, EngineKind, Handler, Listener, Origin, Output, Remote, SendCompletions,
+    Worker,
 };
 
 /// Counts the allocations of each thread.
@@ -171,7 +172,8 @@ fn allocations(
     let (told, asked) = channel();
     let mut config = Config::default();
     config.uring.send_completions = completions;
-    let socket = engine::socket::listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("listen").remove(0);
+    let socket =
+        engine::socket::listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("listen").remove(0);
     let addr = socket.local_addr().expect("address");
     config.listeners.push(Listener { socket, peer_addresses: false });
     let worker = thread::spawn(move || {

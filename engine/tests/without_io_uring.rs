@@ -16,7 +16,11 @@ fn helper() -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
     let helper = profile.join("examples/without_io_uring");
-    assert!(helper.exists(), "{} is not built: run `cargo build --examples` first", helper.display());
+    assert!(
+        helper.exists(),
+        "{} is not built: run `cargo build --examples` first",
+        helper.display()
+    );
     helper
 }
 
@@ -61,7 +65,10 @@ fn a_call_refused_after_the_setup_is_named() {
     if let Some(call) = env::var_os(UNDER_THE_FILTER) {
         let call = call.to_str().expect("text");
         let refused = EngineKind::Uring.probe().expect_err("refused");
-        assert!(matches!(&refused, EngineError::Refused { call: named, .. } if *named == call), "{refused}");
+        assert!(
+            matches!(&refused, EngineError::Refused { call: named, .. } if *named == call),
+            "{refused}"
+        );
         let (kind, reason) = EngineChoice::Auto.resolve().expect("epoll works");
         assert_eq!(kind, EngineKind::Epoll);
         assert!(reason.starts_with(&format!("{call} is refused")), "{reason}");

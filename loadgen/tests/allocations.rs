@@ -12,7 +12,11 @@ use loadgen::load::Payload;
 use loadgen::run::{Phase, Plan, Progress, Snapshot, execute};
 
 #[path = "run/echo.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the other tests, which use the rest of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the other tests, which use the rest of it"
+)]
 mod echo;
 
 use echo::{Echo, Fault};
@@ -29,8 +33,8 @@ struct Counting;
 impl Counting {
     fn count() {
         // A thread that is ending may have no locals any more; its allocations do not matter.
-        let is_other =
-            IS_TEST.try_with(Cell::get).unwrap_or(true) || echo::SERVES.try_with(Cell::get).unwrap_or(true);
+        let is_other = IS_TEST.try_with(Cell::get).unwrap_or(true)
+            || echo::SERVES.try_with(Cell::get).unwrap_or(true);
         if !is_other {
             ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         }
@@ -131,8 +135,15 @@ fn the_generator_allocates_nothing_in_steady_state() {
         let spanning = |plan: &mut Plan| {
             (plan.load.message_bytes, plan.load.payload) = (5000.into(), Payload::TextMixed);
         };
-        assert_steady(&Echo::ws(Fault::None).ws_url(), engine, spanning, "messages longer than a buffer");
-        let large = |plan: &mut Plan| (plan.load.message_bytes, plan.load.pipeline) = ((64 << 10).into(), 1);
+        assert_steady(
+            &Echo::ws(Fault::None).ws_url(),
+            engine,
+            spanning,
+            "messages longer than a buffer",
+        );
+        let large = |plan: &mut Plan| {
+            (plan.load.message_bytes, plan.load.pipeline) = ((64 << 10).into(), 1);
+        };
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, large, "64 KiB");
         let raw = |plan: &mut Plan| plan.load.message_bytes = 38.into();
         assert_steady(&Echo::tcp(38, Fault::None).tcp_url(), engine, raw, "raw bytes");

@@ -93,7 +93,10 @@ impl Peer {
         assert_eq!(len, bytes.len());
         assert!(header.fin && header.rsv == 0);
         let key = header.mask.expect("a client masks (RFC 6455 5.1)");
-        assert!(!self.seen_keys.contains(&key.to_bytes()), "every frame has a key of its own (RFC 6455 5.3)");
+        assert!(
+            !self.seen_keys.contains(&key.to_bytes()),
+            "every frame has a key of its own (RFC 6455 5.3)"
+        );
         self.seen_keys.push(key.to_bytes());
         let mut payload = self.bytes(header.payload_len as usize);
         mask::in_place(&mut payload, key);
@@ -103,7 +106,12 @@ impl Peer {
     fn assert_next(&mut self, opcode: Opcode, payload: &[u8], what: &str) {
         let frame = self.frame();
         assert_eq!(frame.opcode, opcode, "{what}");
-        assert!(frame.payload == payload, "{what}: {} bytes of {}", frame.payload.len(), payload.len());
+        assert!(
+            frame.payload == payload,
+            "{what}: {} bytes of {}",
+            frame.payload.len(),
+            payload.len()
+        );
     }
 
     /// Checks that the next frame is a Close with this code.
@@ -186,7 +194,10 @@ fn messages_of_every_length_are_echoed_in_one_frame() {
         peer.close(1000, "bye");
     });
     for visit in visits {
-        assert_eq!(visit, EndedConnection { number: None, messages: 14, ending: closed(1000, "bye") });
+        assert_eq!(
+            visit,
+            EndedConnection { number: None, messages: 14, ending: closed(1000, "bye") }
+        );
     }
 }
 
@@ -242,12 +253,16 @@ fn fragments_are_echoed_as_one_frame_after_the_pong() {
 fn an_empty_close_is_answered_by_an_empty_one() {
     for visit in every_engine(|listener| {
         let late =
-            [server_frame(CLOSE, b""), server_frame(TEXT, b"late"), server_frame(PING, b"late")].concat();
+            [server_frame(CLOSE, b""), server_frame(TEXT, b"late"), server_frame(PING, b"late")]
+                .concat();
         let mut peer = Peer::accept(listener, &late);
         peer.assert_next(Opcode::Close, b"", "an empty Close");
         peer.assert_silent();
     }) {
-        assert_eq!((visit.messages, visit.ending), (0, Ending::Closed { code: None, reason: String::new() }));
+        assert_eq!(
+            (visit.messages, visit.ending),
+            (0, Ending::Closed { code: None, reason: String::new() })
+        );
     }
 }
 
@@ -279,7 +294,8 @@ fn a_broken_rule_gets_its_close_code_after_earlier_echoes() {
     for (bytes, error, code) in faults() {
         let what = error.to_string();
         for visit in every_engine(move |listener| {
-            let mut peer = Peer::accept(listener, &[&server_frame(TEXT, b"fine")[..], &bytes].concat());
+            let mut peer =
+                Peer::accept(listener, &[&server_frame(TEXT, b"fine")[..], &bytes].concat());
             peer.assert_next(Opcode::Text, b"fine", &what);
             peer.assert_fails_with(code, &what);
             // Later bytes are no longer read, and the server may close first.
@@ -341,7 +357,10 @@ fn an_answer_that_opens_no_websocket_ends_it_with_the_reason() {
         ];
         for (spoil, part) in answers {
             let said = refused(engine, spoil);
-            assert!(said.contains("opening handshake for /") && said.contains(part), "{engine}: {said}");
+            assert!(
+                said.contains("opening handshake for /") && said.contains(part),
+                "{engine}: {said}"
+            );
         }
     }
 }

@@ -85,7 +85,8 @@ fn text_in_place(bencher: Bencher<'_, '_>, sample: &str, len: usize) {
     let mut buf = buffer(sample, len);
     bencher.counter(BytesCount::new(len)).bench_local(move || {
         let mut utf8 = Utf8::default();
-        text::in_place(divan::black_box(&mut buf[AT..]), NOTHING, &mut utf8).and_then(|()| utf8.finish())
+        text::in_place(divan::black_box(&mut buf[AT..]), NOTHING, &mut utf8)
+            .and_then(|()| utf8.finish())
     });
 }
 

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn every_close_code_is_accepted_or_rejected_as_listed() {
         for code in 0..=u16::MAX {
-            let allowed = [1000..=1003, 1007..=1014, 3000..=4999].iter().any(|range| range.contains(&code));
+            let allowed =
+                [1000..=1003, 1007..=1014, 3000..=4999].iter().any(|range| range.contains(&code));
             let parsed = parse(&code.to_be_bytes());
             match parsed {
                 Ok(close) => assert!(allowed && close.code() == Some(code), "{code}"),
@@ -113,6 +114,9 @@ mod tests {
     #[test]
     fn rejects_close_reason_that_is_not_utf8() {
         let error = parse(b"\x03\xe8\xff").unwrap_err();
-        assert_eq!((error, error.close_code()), (ProtocolError::InvalidCloseReason, INVALID_PAYLOAD));
+        assert_eq!(
+            (error, error.close_code()),
+            (ProtocolError::InvalidCloseReason, INVALID_PAYLOAD)
+        );
     }
 }

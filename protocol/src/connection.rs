@@ -190,7 +190,9 @@ impl Connection {
         input: &[u8],
         at: &mut usize,
     ) -> Result<Option<Header>, ProtocolError> {
-        let State::Header { mut bytes, len } = self.state else { unreachable!("asked for by next_frame") };
+        let State::Header { mut bytes, len } = self.state else {
+            unreachable!("asked for by next_frame")
+        };
         let kept = usize::from(len);
         let fresh = &input[*at..];
         let taken = fresh.len().min(Header::MAX_LEN - kept);
@@ -211,7 +213,11 @@ impl Connection {
 
     /// Checks a header as far as it has arrived, each byte before the ones that follow it: this
     /// order makes the error independent of the cuts.
-    fn inspect(&self, limits: &Limits, bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+    fn inspect(
+        &self,
+        limits: &Limits,
+        bytes: &[u8],
+    ) -> Result<Option<(Header, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let opcode = self.inspect_first(limits, first)?;
         let Some(&second) = bytes.get(1) else { return Ok(None) };
@@ -234,7 +240,9 @@ impl Connection {
         let opcode = header::parse_opcode(first)?;
         match (opcode, self.kind) {
             (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
-            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::InterleavedMessage),
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(ProtocolError::InterleavedMessage);
+            }
             _ => {}
         }
         let fin = header::is_fin(first);
@@ -263,7 +271,12 @@ impl Connection {
 
     /// Checks the sum so far against the maximum. Subtracts instead of adding: a sum of 64-bit
     /// lengths could overflow.
-    fn check_size(&self, limits: &Limits, opcode: Opcode, payload_len: u64) -> Result<(), ProtocolError> {
+    fn check_size(
+        &self,
+        limits: &Limits,
+        opcode: Opcode,
+        payload_len: u64,
+    ) -> Result<(), ProtocolError> {
         let so_far = if opcode == Opcode::Continuation { self.declared } else { 0 };
         if payload_len > limits.max_message.saturating_sub(so_far) {
             return Err(ProtocolError::MessageTooBig { max: limits.max_message });
@@ -335,7 +348,8 @@ impl Connection {
     ) -> Result<Option<Event>, ProtocolError> {
         let missing = header.payload_len as usize;
         let key = header.mask.unwrap_or(MaskingKey::ZERO);
-        let mut cut = CutControl { opcode: header.opcode, key, missing, payload: Control::new(&[]) };
+        let mut cut =
+            CutControl { opcode: header.opcode, key, missing, payload: Control::new(&[]) };
         match cut.take(input, at) {
             true => self.control_event(cut),
             false => {
@@ -346,8 +360,14 @@ impl Connection {
     }
 
     /// Continues a control frame that an earlier input cut.
-    fn continue_control(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Event>, ProtocolError> {
-        let State::Control(cut) = &mut self.state else { unreachable!("asked for by next_of_any_shape") };
+    fn continue_control(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let State::Control(cut) = &mut self.state else {
+            unreachable!("asked for by next_of_any_shape")
+        };
         if !cut.take(input, at) {
             return Ok(None);
         }
@@ -378,7 +398,11 @@ impl Connection {
     ///
     /// Fails for text that is not UTF-8, or that ends inside a character. The connection is closed
     /// then.
-    pub fn unmask_in_place(&mut self, chunk: Chunk, input: &mut [u8]) -> Result<Range<usize>, ProtocolError> {
+    pub fn unmask_in_place(
+        &mut self,
+        chunk: Chunk,
+        input: &mut [u8],
+    ) -> Result<Range<usize>, ProtocolError> {
         let to = chunk.payload.start;
         self.unmask_shift(chunk, input, to)
     }
@@ -444,7 +468,11 @@ impl Connection {
     /// Checks the end of a chunk: text must not end inside a character (RFC 6455 8.1), also when
     /// its last fragment is empty.
     #[inline]
-    fn end_of_chunk(&mut self, last: bool, so_far: Result<(), InvalidUtf8>) -> Result<(), ProtocolError> {
+    fn end_of_chunk(
+        &mut self,
+        last: bool,
+        so_far: Result<(), InvalidUtf8>,
+    ) -> Result<(), ProtocolError> {
         let result = if last { so_far.and_then(|()| self.text.finish()) } else { so_far };
         result.map_err(|InvalidUtf8| {
             self.state = State::Closed;

@@ -85,7 +85,8 @@ impl Common {
         let is_long = length == 126;
         let long = u16::from_be_bytes([bytes[2], bytes[3]]);
         let payload_len = if is_long { long } else { u16::from(length) };
-        let is_common = (first.wrapping_sub(0x81) < 2) & (length <= 126) & (is_long == (payload_len > 125));
+        let is_common =
+            (first.wrapping_sub(0x81) < 2) & (length <= 126) & (is_long == (payload_len > 125));
         if !is_common {
             return None;
         }
@@ -197,12 +198,17 @@ mod tests {
     #[test]
     fn the_common_shape_is_read_like_any_header() {
         let lengths = [0, 1, 2, 125, 126, 127, 128, 255, 256, 0x7e7e, 0xffff];
-        let seconds =
-            [0, 1, 2, 77, 124, 125, 126, 127].into_iter().flat_map(|second| [second, second | MASK_BIT]);
-        for (first, second) in seconds.flat_map(|second| (0..=255).map(move |first| (first, second))) {
+        let seconds = [0, 1, 2, 77, 124, 125, 126, 127]
+            .into_iter()
+            .flat_map(|second| [second, second | MASK_BIT]);
+        for (first, second) in
+            seconds.flat_map(|second| (0..=255).map(move |first| (first, second)))
+        {
             for length in lengths {
                 let [high, low] = u16::to_be_bytes(length);
-                let bytes = [first, second, high, low, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 0, 0];
+                let bytes = [
+                    first, second, high, low, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 0, 0,
+                ];
                 for masked in [false, true] {
                     check_common(&bytes, masked);
                 }

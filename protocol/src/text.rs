@@ -66,7 +66,12 @@ pub fn shift(
 ///
 /// Fails when no continuation could make the text valid. `dst` then ends with the examined bytes.
 #[inline]
-pub fn append(src: &[u8], dst: &mut BytesMut, key: MaskingKey, utf8: &mut Utf8) -> Result<(), InvalidUtf8> {
+pub fn append(
+    src: &[u8],
+    dst: &mut BytesMut,
+    key: MaskingKey,
+    utf8: &mut Utf8,
+) -> Result<(), InvalidUtf8> {
     let start = dst.len();
     if src.len() > BLOCK {
         dst.reserve(src.len());
@@ -161,7 +166,8 @@ mod tests {
     /// Returns the length of the shortest prefix that no continuation can make valid. The standard
     /// library's validator is the oracle.
     fn fails_at(text: &[u8]) -> Option<usize> {
-        let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), |_| text.len());
+        let valid =
+            std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), |_| text.len());
         (valid..=text.len().min(valid + 4)).find(
             |&end| matches!(std::str::from_utf8(&text[..end]), Err(error) if error.error_len().is_some()),
         )
@@ -220,9 +226,11 @@ mod tests {
 
     #[test]
     fn validates_characters_cut_everywhere_in_plain_text() {
-        for sequence in
-            ["", "é", "日", "😀"].map(str::as_bytes).into_iter().chain([&b"\xff"[..], b"\xed\xa0", b"\xc3x"])
-        {
+        for sequence in ["", "é", "日", "😀"].map(str::as_bytes).into_iter().chain([
+            &b"\xff"[..],
+            b"\xed\xa0",
+            b"\xc3x",
+        ]) {
             for before in [0, 1, 30, 62, 63, 64, 127, 200] {
                 for behind in [0, 1, 64, 130] {
                     let text = [&vec![b'x'; before], sequence, &vec![b'y'; behind]].concat();

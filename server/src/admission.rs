@@ -55,14 +55,16 @@ enum Ownership {
 /// pages at the host's default ports count as its own, and the proxy's pages do not. So a proxy has
 /// to forward the Host with its port.
 fn is_own_page(origin: &str, host: &str) -> Ownership {
-    let (authority, default_port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
-        (Some(authority), _) => (authority, "80"),
-        (_, Some(authority)) => (authority, "443"),
-        _ => return Ownership::Foreign,
-    };
+    let (authority, default_port) =
+        match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
+            (Some(authority), _) => (authority, "80"),
+            (_, Some(authority)) => (authority, "443"),
+            _ => return Ownership::Foreign,
+        };
     let (name, port) = split_port(host);
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let is_fixed = address.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok();
+    let is_fixed =
+        address.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok();
     let (origin_name, origin_port) = split_port(authority);
     if !is_fixed || !origin_name.eq_ignore_ascii_case(name) {
         return Ownership::Foreign;
@@ -134,8 +136,11 @@ impl Rejection {
         // for the brackets of an IPv6 address.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
         let is_whole = said == origin;
-        let value =
-            if is_whole && said.chars().all(is_plain) { format!("'{said}'") } else { "URL".to_owned() };
+        let value = if is_whole && said.chars().all(is_plain) {
+            format!("'{said}'")
+        } else {
+            "URL".to_owned()
+        };
         let detail = format!(
             "pages of the Origin \"{said}\" may not connect to the Host \"{}\": {forward}start the server \
              with --origin {value}",
@@ -176,7 +181,8 @@ impl Admission {
             let is_guarded = self.origins == Origins::Guarded;
             return Err(Rejection::forbidden_origin(origin, request.host(), is_guarded));
         }
-        request.select_subprotocol(|offered| self.subprotocols.iter().any(|known| known == offered));
+        request
+            .select_subprotocol(|offered| self.subprotocols.iter().any(|known| known == offered));
         Ok(())
     }
 }
@@ -231,7 +237,8 @@ mod tests {
             assert_eq!(is_own_page(origin, host), Ownership::PortMissing, "{origin} at {host}");
             assert!(!Origins::Guarded.allow(origin, host, true));
         }
-        let detail = |origin, host| Rejection::forbidden_origin(origin, host, true).detail().to_owned();
+        let detail =
+            |origin, host| Rejection::forbidden_origin(origin, host, true).detail().to_owned();
         let missing = detail("http://localhost:8080", "localhost");
         assert!(
             missing.contains("$http_host") && missing.ends_with("--origin 'http://localhost:8080'"),
@@ -251,9 +258,17 @@ mod tests {
             assert!(declined.detail().ends_with("--origin URL"), "{}", declined.detail());
         }
         let brackets = Rejection::forbidden_origin("http://[::1]:9001", "localhost:1", true);
-        assert!(brackets.detail().ends_with("--origin 'http://[::1]:9001'"), "{}", brackets.detail());
+        assert!(
+            brackets.detail().ends_with("--origin 'http://[::1]:9001'"),
+            "{}",
+            brackets.detail()
+        );
         let long = Rejection::forbidden_origin(&"a".repeat(10_000), &"b".repeat(10_000), true);
-        assert!(long.detail().len() < 1000 && long.detail().ends_with("--origin URL"), "{}", long.detail());
+        assert!(
+            long.detail().len() < 1000 && long.detail().ends_with("--origin URL"),
+            "{}",
+            long.detail()
+        );
         let response = String::from_utf8(long.response()).expect("text");
         assert!(response.contains("403") && response.contains("--origin"), "{response}");
     }
@@ -262,10 +277,13 @@ mod tests {
     fn pages_are_held_off_where_loopback_leads() {
         let on_loopback = |text: &str| is_on_loopback(text.parse().expect("address"));
         assert!(
-            ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "0.0.0.0:1", "[::]:1"].into_iter().all(on_loopback)
+            ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "0.0.0.0:1", "[::]:1"]
+                .into_iter()
+                .all(on_loopback)
         );
         assert!(!on_loopback("192.0.2.1:1") && !on_loopback("[2001:db8::1]:1"));
-        let foreign = |origins: &Origins, on| origins.allow("http://other.example", "localhost:1", on);
+        let foreign =
+            |origins: &Origins, on| origins.allow("http://other.example", "localhost:1", on);
         assert!(!foreign(&Origins::Guarded, true) && foreign(&Origins::Guarded, false));
         assert!(foreign(&Origins::Any, true));
         let listed = Origins::Listed(vec!["http://other.example".to_owned()]);

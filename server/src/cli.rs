@@ -15,8 +15,8 @@ use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    AddressLimits, Admission, Config, EchoSettings, Heartbeat, Identity, InjectedCost, ListenAddress,
-    ListenAddressError, Origins, Protocol, Rate, RatePolicy, Rates, place_workers,
+    AddressLimits, Admission, Config, EchoSettings, Heartbeat, Identity, InjectedCost,
+    ListenAddress, ListenAddressError, Origins, Protocol, Rate, RatePolicy, Rates, place_workers,
 };
 use crate::counted::counted;
 use crate::error::ServeError;
@@ -292,13 +292,19 @@ fn time(text: &str) -> Result<Duration, String> {
 fn path(text: &str) -> Result<String, String> {
     let graphic = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
     let right = text.starts_with('/') && graphic;
-    if right { Ok(text.to_owned()) } else { Err("a path without a query is needed, as in /chat".to_owned()) }
+    if right {
+        Ok(text.to_owned())
+    } else {
+        Err("a path without a query is needed, as in /chat".to_owned())
+    }
 }
 
 /// Parses an Origin as browsers send it, without a path (RFC 6454 6.2).
 fn origin(text: &str) -> Result<String, String> {
     let is_one = text.split_once("://").is_some_and(|(scheme, rest)| {
-        !scheme.is_empty() && !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+        !scheme.is_empty()
+            && !rest.is_empty()
+            && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
     });
     let right = is_one || text == "*" || text == "null";
     if right {
@@ -311,7 +317,9 @@ fn origin(text: &str) -> Result<String, String> {
 /// Parses a subprotocol (RFC 6455 11.3.4): a token (RFC 9110 5.6.2).
 fn subprotocol(text: &str) -> Result<String, String> {
     let is_token = !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
     if is_token {
         Ok(text.to_owned())
     } else {
@@ -320,7 +328,8 @@ fn subprotocol(text: &str) -> Result<String, String> {
 }
 
 fn admin(text: &str) -> Result<ListenAddress, String> {
-    let address: ListenAddress = text.parse().map_err(|error: ListenAddressError| error.to_string())?;
+    let address: ListenAddress =
+        text.parse().map_err(|error: ListenAddressError| error.to_string())?;
     if address.scheme.is_some() {
         Err("HOST:PORT is needed, without a scheme".to_owned())
     } else {
@@ -366,7 +375,8 @@ fn buffer_size(text: &str) -> Result<u32, String> {
 }
 
 fn buffers(text: &str) -> Result<u16, String> {
-    let count = text.parse::<u16>().ok().filter(|&n| n.is_power_of_two() && (2..=32_768).contains(&n));
+    let count =
+        text.parse::<u16>().ok().filter(|&n| n.is_power_of_two() && (2..=32_768).contains(&n));
     count.ok_or_else(|| "a power of two from 2 to 32768".to_owned())
 }
 
@@ -377,7 +387,10 @@ fn entries(text: &str) -> Result<u32, String> {
 
 /// Parses a CPU time with fractions: a hundredth of a message of 200 ns is 2 ns.
 fn burn(text: &str) -> Result<InjectedCost, String> {
-    let ns = text.strip_suffix("ns").and_then(|ns| ns.trim().parse::<f64>().ok()).filter(|&ns| ns <= 1e9);
+    let ns = text
+        .strip_suffix("ns")
+        .and_then(|ns| ns.trim().parse::<f64>().ok())
+        .filter(|&ns| ns <= 1e9);
     ns.and_then(InjectedCost::per_message)
         .ok_or_else(|| "nanoseconds above 0 are needed, as in 25ns or 2.5ns".to_owned())
 }
@@ -390,31 +403,39 @@ impl Arguments {
     /// Translates the flags. The error names flags that contradict each other.
     fn config(&self) -> Result<Config, String> {
         let protocol = Protocol::from(self.protocol);
-        let differs =
-            |listen: &&ListenAddress| listen.scheme.is_some_and(|scheme| scheme.protocol() != protocol);
+        let differs = |listen: &&ListenAddress| {
+            listen.scheme.is_some_and(|scheme| scheme.protocol() != protocol)
+        };
         if let Some(other) = self.listen.iter().find(differs) {
             let scheme = protocol.scheme().name();
             return Err(format!(
                 "--listen {other}: its scheme is not that of --protocol {scheme} ({scheme}://)"
             ));
         }
-        if self.spin != Spin::Off && self.engine == Some(EngineChoice::Named(EngineKind::TokioUring)) {
+        if self.spin != Spin::Off
+            && self.engine == Some(EngineChoice::Named(EngineKind::TokioUring))
+        {
             return Err(
-                "--spin: the runtime of --engine tokio-uring decides by itself how it waits".to_owned()
+                "--spin: the runtime of --engine tokio-uring decides by itself how it waits"
+                    .to_owned(),
             );
         }
         if protocol == Protocol::Tcp && (self.message_rate > 0 || self.byte_rate > 0) {
             return Err(
-                "--message-rate and --byte-rate: raw bytes of --protocol tcp have no rates".to_owned()
+                "--message-rate and --byte-rate: raw bytes of --protocol tcp have no rates"
+                    .to_owned(),
             );
         }
         if protocol == Protocol::Tcp && self.burn_per_message.is_some() {
-            return Err("--burn-per-message: raw bytes of --protocol tcp are no messages".to_owned());
+            return Err(
+                "--burn-per-message: raw bytes of --protocol tcp are no messages".to_owned()
+            );
         }
         let allowed = affinity::allowed().map_err(|error| format!("--cpus: {error}"))?;
         let listed = self.cpus.as_ref().map(|list| list.0.as_slice());
-        let cpus = place_workers(self.threads.map(usize::from), listed, &allowed, affinity::siblings)
-            .map_err(|error| format!("--cpus: {error}"))?;
+        let cpus =
+            place_workers(self.threads.map(usize::from), listed, &allowed, affinity::siblings)
+                .map_err(|error| format!("--cpus: {error}"))?;
         Ok(Config {
             listen: self.listen.clone(),
             identity: self.identity()?,
@@ -431,7 +452,9 @@ impl Arguments {
             spin: self.spin,
             congestion: self.congestion.clone(),
             uring: self.uring(),
-            receive_buffer: self.buffer_size.map_or(engine::Config::default().receive_buffer, |n| n as usize),
+            receive_buffer: self
+                .buffer_size
+                .map_or(engine::Config::default().receive_buffer, |n| n as usize),
             write_timeout: self.write_timeout,
             close_timeout: self.close_timeout,
             drain_timeout: self.drain_timeout,
@@ -479,7 +502,10 @@ impl Arguments {
             },
             handshake_timeout: self.handshake_timeout,
             message_timeout: self.message_timeout,
-            heartbeat: Heartbeat { idle_timeout: self.idle_timeout, ping_interval: self.ping_interval },
+            heartbeat: Heartbeat {
+                idle_timeout: self.idle_timeout,
+                ping_interval: self.ping_interval,
+            },
             burn: self.burn_per_message,
         }
     }
@@ -604,12 +630,21 @@ mod tests {
         assert_eq!(config.settings.handshake_timeout, settings.handshake_timeout);
         assert_eq!(config.settings.message_timeout, settings.message_timeout);
         assert_eq!(config.settings.heartbeat, settings.heartbeat);
-        assert_eq!((config.settings.rates, config.settings.admission), (settings.rates, settings.admission));
+        assert_eq!(
+            (config.settings.rates, config.settings.admission),
+            (settings.rates, settings.admission)
+        );
         assert_eq!((config.settings.burn, settings.burn), (None, None));
         let engine = engine::Config::default();
         assert_eq!(config.high_water, engine.high_water);
-        assert_eq!((config.write_timeout, config.close_timeout), (engine.write_stall, engine.linger.time));
-        assert_eq!((config.max_connections, config.address_limits), (None, AddressLimits::default()));
+        assert_eq!(
+            (config.write_timeout, config.close_timeout),
+            (engine.write_stall, engine.linger.time)
+        );
+        assert_eq!(
+            (config.max_connections, config.address_limits),
+            (None, AddressLimits::default())
+        );
         assert_eq!(config.spin, Spin::Off);
         assert_eq!(format!("{:?}", config.uring), format!("{:?}", engine.uring));
         assert_eq!(config.receive_buffer, engine.receive_buffer);
@@ -633,7 +668,10 @@ mod tests {
             "epoll",
         ])
         .expect("flags");
-        assert_eq!(config.settings.limits, Limits { max_message: 1 << 20, max_fragments: u32::MAX });
+        assert_eq!(
+            config.settings.limits,
+            Limits { max_message: 1 << 20, max_fragments: u32::MAX }
+        );
         assert_eq!(config.settings.heartbeat.idle_timeout, Duration::from_secs(90));
         assert_eq!(config.spin, Spin::For(Duration::from_micros(50)));
         assert_eq!((config.uring.buffer_size, config.receive_buffer), (16 << 10, 16 << 10));
@@ -686,15 +724,22 @@ mod tests {
 
     #[test]
     fn the_largest_message_has_a_maximum() {
-        assert_eq!(config(&["--max-message", "2GiB"]).expect("a size").settings.limits.max_message, 2 << 30);
+        assert_eq!(
+            config(&["--max-message", "2GiB"]).expect("a size").settings.limits.max_message,
+            2 << 30
+        );
         let error = config(&["--max-message", "8GiB"]).expect_err("too large");
         assert!(error.contains("8GiB") && error.contains("at most 2GiB"), "{error}");
     }
 
     #[test]
     fn limits_are_off_at_zero() {
-        let off =
-            config(&["--max-connections=0", "--message-rate=0", "--byte-rate=0", "--connect-rate-per-ip=0"]);
+        let off = config(&[
+            "--max-connections=0",
+            "--message-rate=0",
+            "--byte-rate=0",
+            "--connect-rate-per-ip=0",
+        ]);
         let off = off.expect("flags");
         assert_eq!((off.max_connections, off.settings.rates), (None, Rates::default()));
         assert!(!off.address_limits.are_on());
@@ -705,7 +750,10 @@ mod tests {
             "--connect-rate-per-ip=5",
         ]);
         let on = on.expect("flags");
-        assert_eq!((on.max_connections, on.settings.rates.bytes), (Some(7), Rate::per_second(1 << 20)));
+        assert_eq!(
+            (on.max_connections, on.settings.rates.bytes),
+            (Some(7), Rate::per_second(1 << 20))
+        );
         assert_eq!(on.settings.rates.policy, RatePolicy::Close);
         assert_eq!(on.address_limits.connect_rate, Rate::per_second(5));
     }
@@ -719,7 +767,8 @@ mod tests {
 
     #[test]
     fn origins_are_listed_or_all() {
-        let origins = |arguments: &[&str]| config(arguments).expect("flags").settings.admission.origins;
+        let origins =
+            |arguments: &[&str]| config(arguments).expect("flags").settings.admission.origins;
         assert_eq!(origins(&[]), Origins::Guarded);
         let listed = vec!["http://a".to_owned(), "null".to_owned()];
         assert_eq!(origins(&["--origin", "http://a", "--origin", "null"]), Origins::Listed(listed));
@@ -735,11 +784,12 @@ mod tests {
 
     #[test]
     fn certificates_go_with_listeners_of_wss() {
-        let own = config(&["--listen=ws://127.0.0.1:0", "--listen=wss://box:0", "--tls-self-signed"])
-            .expect("flags");
+        let own =
+            config(&["--listen=ws://127.0.0.1:0", "--listen=wss://box:0", "--tls-self-signed"])
+                .expect("flags");
         assert_eq!(own.identity, Some(Identity::SelfSigned { names: vec!["box".to_owned()] }));
-        let files =
-            config(&["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem", "--tls-key=k.pem"]).expect("flags");
+        let files = config(&["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem", "--tls-key=k.pem"])
+            .expect("flags");
         assert!(matches!(files.identity, Some(Identity::Files { .. })));
         for (arguments, says) in [
             (&["--listen=wss://127.0.0.1:0"][..], "--tls-self-signed"),
@@ -748,7 +798,12 @@ mod tests {
             (&["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem"], "--tls-key"),
             (&["--listen=wss://127.0.0.1:0", "--tls-key=k.pem"], "--tls-cert"),
             (
-                &["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem", "--tls-key=k.pem", "--tls-self-signed"],
+                &[
+                    "--listen=wss://127.0.0.1:0",
+                    "--tls-cert=c.pem",
+                    "--tls-key=k.pem",
+                    "--tls-self-signed",
+                ],
                 "--tls-self-signed",
             ),
             (&["--listen=wss://127.0.0.1:0", "--tls-self-signed", "--protocol=tcp"], "--protocol"),
@@ -761,12 +816,14 @@ mod tests {
     #[test]
     fn scheme_and_protocol_agree() {
         assert!(config(&["--listen", "tcp://127.0.0.1:0", "--protocol", "tcp"]).is_ok());
-        let error = config(&["--listen", "ws://127.0.0.1:0/", "--protocol", "tcp"]).expect_err("mixed");
-        assert!(error.contains("--listen") && error.contains("--protocol"), "{error}");
         let error =
-            config(&["--protocol", "tcp", "--byte-rate", "1MiB"]).expect_err("a limit that would not hold");
+            config(&["--listen", "ws://127.0.0.1:0/", "--protocol", "tcp"]).expect_err("mixed");
+        assert!(error.contains("--listen") && error.contains("--protocol"), "{error}");
+        let error = config(&["--protocol", "tcp", "--byte-rate", "1MiB"])
+            .expect_err("a limit that would not hold");
         assert!(error.contains("--byte-rate") && error.contains("--protocol"), "{error}");
-        let error = config(&["--protocol", "tcp", "--burn-per-message", "9ns"]).expect_err("no messages");
+        let error =
+            config(&["--protocol", "tcp", "--burn-per-message", "9ns"]).expect_err("no messages");
         assert!(error.contains("--burn-per-message") && error.contains("--protocol"), "{error}");
     }
 }

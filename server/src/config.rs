@@ -170,7 +170,8 @@ impl Default for Config {
             protocol: Protocol::default(),
             settings: EchoSettings::default(),
             engine: EngineChoice::Auto,
-            cpus: affinity::allowed().map_or_else(|_| vec![0], |cpus| cpus.into_iter().take(1).collect()),
+            cpus: affinity::allowed()
+                .map_or_else(|_| vec![0], |cpus| cpus.into_iter().take(1).collect()),
             max_connections: None,
             address_limits: AddressLimits::default(),
             high_water: engine.high_water,
@@ -224,11 +225,13 @@ impl FromStr for ListenAddress {
         let (scheme, rest) = match text.split_once("://") {
             None => (None, text),
             Some((scheme, rest)) => {
-                let scheme = Scheme::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(scheme));
+                let scheme =
+                    Scheme::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(scheme));
                 (Some(scheme.ok_or(ListenAddressError::Scheme)?), rest)
             }
         };
-        let authority = if scheme.is_some() { rest.strip_suffix('/').unwrap_or(rest) } else { rest };
+        let authority =
+            if scheme.is_some() { rest.strip_suffix('/').unwrap_or(rest) } else { rest };
         if authority.contains('/') {
             return Err(ListenAddressError::Path);
         }
@@ -239,7 +242,11 @@ impl FromStr for ListenAddress {
             return Err(ListenAddressError::Brackets);
         }
         let host = bracketed.unwrap_or(host).to_owned();
-        if host.is_empty() { Err(ListenAddressError::Host) } else { Ok(Self { scheme, host, port }) }
+        if host.is_empty() {
+            Err(ListenAddressError::Host)
+        } else {
+            Ok(Self { scheme, host, port })
+        }
     }
 }
 
@@ -299,14 +306,19 @@ impl ListenAddress {
         self.not_covered_of(bound, all.into_iter().flatten())
     }
 
-    fn not_covered_of(&self, bound: SocketAddr, all: impl Iterator<Item = SocketAddr>) -> Option<String> {
+    fn not_covered_of(
+        &self,
+        bound: SocketAddr,
+        all: impl Iterator<Item = SocketAddr>,
+    ) -> Option<String> {
         let (host, port) = (&self.host, bound.port());
         if bound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             return Some(format!(
                 "--listen {bound} covers IPv6 alone: for IPv4 give --listen 0.0.0.0:{port} beside it"
             ));
         }
-        let other = all.map(|address| SocketAddr::new(address.ip(), port)).find(|other| *other != bound)?;
+        let other =
+            all.map(|address| SocketAddr::new(address.ip(), port)).find(|other| *other != bound)?;
         Some(format!(
             "--listen {host}:{port} covers {bound} alone: for {other} give --listen '{other}' beside it"
         ))
@@ -389,12 +401,16 @@ mod tests {
 
     #[test]
     fn zones_are_interfaces_by_name_or_number() {
-        let resolve = |text: &str| text.parse::<ListenAddress>().expect("an address").resolve("--listen");
+        let resolve =
+            |text: &str| text.parse::<ListenAddress>().expect("an address").resolve("--listen");
         let by_name = resolve("[fe80::1%lo]:5").expect("loopback");
         let SocketAddr::V6(address) = by_name else { panic!("{by_name}") };
         assert_ne!(address.scope_id(), 0);
         assert_eq!((address.ip().to_string(), address.port()), ("fe80::1".to_owned(), 5));
-        assert_eq!(resolve(&format!("[fe80::1%{}]:5", address.scope_id())).expect("its number"), by_name);
+        assert_eq!(
+            resolve(&format!("[fe80::1%{}]:5", address.scope_id())).expect("its number"),
+            by_name
+        );
         assert_eq!(resolve("ws://[fe80::1%25lo]:5/").expect("as in URLs"), by_name);
         // An announced URL can be given again.
         assert_eq!(Scheme::Ws.url(by_name), "ws://[fe80::1%25lo]:5/");
@@ -413,7 +429,10 @@ mod tests {
     fn addresses_with_and_without_a_scheme() {
         assert_eq!(parse("127.0.0.1:9001"), Ok((None, "127.0.0.1".to_owned(), 9001)));
         assert_eq!(parse("ws://localhost:0/"), Ok((Some(Scheme::Ws), "localhost".to_owned(), 0)));
-        assert_eq!(parse("WSS://localhost:443/"), Ok((Some(Scheme::Wss), "localhost".to_owned(), 443)));
+        assert_eq!(
+            parse("WSS://localhost:443/"),
+            Ok((Some(Scheme::Wss), "localhost".to_owned(), 443))
+        );
         assert_eq!(parse("tcp://[::1]:80"), Ok((Some(Scheme::Tcp), "::1".to_owned(), 80)));
         assert_eq!(parse("https://localhost:1/"), Err(ListenAddressError::Scheme));
         assert_eq!(parse("ws://localhost:1/chat"), Err(ListenAddressError::Path));

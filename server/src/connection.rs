@@ -25,7 +25,8 @@ pub struct Connection {
     is_stuck: bool,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 64, "the engine keeps one of these for every connection");
+const _: () =
+    assert!(size_of::<Connection>() <= 64, "the engine keeps one of these for every connection");
 
 #[derive(Debug)]
 pub(crate) enum Stage {
@@ -142,7 +143,11 @@ const MAX_UNANSWERED: u8 = 2;
 
 impl Heartbeat {
     /// Returns the action for a deadline, and the time of the next one.
-    pub(crate) fn action(&self, connection: &mut Connection, now: Nanos) -> (DeadlineAction, Option<Nanos>) {
+    pub(crate) fn action(
+        &self,
+        connection: &mut Connection,
+        now: Nanos,
+    ) -> (DeadlineAction, Option<Nanos>) {
         let silent = connection.heard.until(now);
         let ping_due = self.ping_interval * (u32::from(connection.unanswered) + 1);
         let pings = !self.ping_interval.is_zero() && silent >= ping_due;
@@ -212,7 +217,10 @@ mod tests {
     #[test]
     fn switched_off_there_is_no_deadline() {
         assert_eq!(seconds(0, 0).first(at(5)), None);
-        assert_eq!(seconds(0, 0).action(&mut idle(at(0)), at(1 << 30)), (DeadlineAction::Wait, None));
+        assert_eq!(
+            seconds(0, 0).action(&mut idle(at(0)), at(1 << 30)),
+            (DeadlineAction::Wait, None)
+        );
     }
 
     #[test]
@@ -240,7 +248,10 @@ mod tests {
     fn a_late_deadline_leaves_a_full_interval_for_the_answer() {
         let heartbeat = seconds(0, 30);
         let mut c = idle(at(0));
-        assert_eq!(heartbeat.action(&mut c, at(500_000)), (DeadlineAction::Ping, Some(at(530_000))));
+        assert_eq!(
+            heartbeat.action(&mut c, at(500_000)),
+            (DeadlineAction::Ping, Some(at(530_000)))
+        );
     }
 
     #[test]

@@ -68,7 +68,9 @@ pub enum ServeError {
         limit: u64,
     },
     /// A worker cannot be kept on its processor.
-    #[error("cannot keep a worker on processor {cpu} ({source}): give other processors with --cpus")]
+    #[error(
+        "cannot keep a worker on processor {cpu} ({source}): give other processors with --cpus"
+    )]
     Pin {
         /// The processor.
         cpu: usize,
@@ -106,10 +108,11 @@ impl ServeError {
     }
 
     pub(crate) fn listen(flag: &'static str, address: SocketAddr, source: io::Error) -> Self {
-        let lacks_zone =
-            matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0);
+        let lacks_zone = matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0);
         let remedy = match Errno::from_io_error(&source) {
-            _ if lacks_zone => "a link-local address needs its interface, as in [fe80::1%eth0]:9001",
+            _ if lacks_zone => {
+                "a link-local address needs its interface, as in [fe80::1%eth0]:9001"
+            }
             Some(Errno::ADDRINUSE) => {
                 "another process listens there: end it, or choose another port (0 takes a free one)"
             }

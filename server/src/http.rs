@@ -69,7 +69,12 @@ pub(crate) fn read(
 
 impl RequestContext<'_> {
     /// Answers a complete head. Frames begin at `frames` of the read.
-    fn receive(self, head: &[u8], frames: usize, out: &mut Output<'_>) -> Result<Progress, Rejection> {
+    fn receive(
+        self,
+        head: &[u8],
+        frames: usize,
+        out: &mut Output<'_>,
+    ) -> Result<Progress, Rejection> {
         match answer(head, &self.settings.head) {
             Ok(mut request) => {
                 self.settings.admission.admit(&mut request, self.on_loopback)?;

@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn nothing_is_not_burnt() {
-        assert!(InjectedCost::per_message(0.0).is_none() && InjectedCost::per_message(-1.0).is_none());
+        assert!(
+            InjectedCost::per_message(0.0).is_none() && InjectedCost::per_message(-1.0).is_none()
+        );
         assert!(
             InjectedCost::per_message(f64::NAN).is_none()
                 && InjectedCost::per_message(f64::INFINITY).is_none()

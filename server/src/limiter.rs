@@ -246,7 +246,11 @@ impl ConnectionLimiter {
     }
 
     /// Admits a connection. Its end must be reported with [`leave`](ConnectionLimiter::leave).
-    pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
+    pub(crate) fn enter(
+        &mut self,
+        peer: Option<SocketAddr>,
+        now: Nanos,
+    ) -> Result<(), LimitReached> {
         self.connection_count.enter(peer, now)?;
         self.open_here += 1;
         Ok(())
@@ -334,8 +338,10 @@ mod tests {
     #[test]
     fn the_limit_is_that_of_all_workers() {
         let connection_count = Arc::new(ConnectionCount::new(2, AddressLimits::default()));
-        let mut workers =
-            [ConnectionLimiter::new(Arc::clone(&connection_count)), ConnectionLimiter::new(connection_count)];
+        let mut workers = [
+            ConnectionLimiter::new(Arc::clone(&connection_count)),
+            ConnectionLimiter::new(connection_count),
+        ];
         assert_eq!((workers[0].enter(None, NOW), workers[1].enter(None, NOW)), (Ok(()), Ok(())));
         assert_eq!(workers[0].enter(None, NOW), Err(LimitReached::OfServer(2)));
         workers[1].leave(None);
@@ -386,7 +392,8 @@ mod tests {
 
     #[test]
     fn very_many_addresses_cost_bounded_memory() {
-        let mut clients = ClientTable { limits: limits(0, 1), records: BTreeMap::new(), capacity: 100 };
+        let mut clients =
+            ClientTable { limits: limits(0, 1), records: BTreeMap::new(), capacity: 100 };
         for n in 0..10_000u32 {
             let client = ClientKey::V4(n.to_be_bytes());
             assert_eq!(clients.enter(client, NOW), Ok(()));

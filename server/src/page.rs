@@ -55,7 +55,9 @@ fn policy() -> String {
 fn inside(tag: &str) -> &'static str {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let content = DOCUMENT.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
-    content.map(|(content, _)| content).expect("the document has one such element without attributes")
+    content
+        .map(|(content, _)| content)
+        .expect("the document has one such element without attributes")
 }
 
 /// For the value of an attribute.
@@ -78,7 +80,11 @@ mod tests {
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", document.len())), "{head}");
         assert!(!head.contains("unsafe-inline"), "{head}");
         for tag in ["script", "style"] {
-            assert_eq!(document.matches(&format!("<{tag}")).count(), 1, "one {tag}, which the policy names");
+            assert_eq!(
+                document.matches(&format!("<{tag}")).count(),
+                1,
+                "one {tag}, which the policy names"
+            );
             assert!(document.contains(inside(tag)));
         }
         // No other way for script or style to get in, and none for text to become markup.

@@ -110,7 +110,13 @@ pub(crate) struct Usage {
 impl Usage {
     /// Charges a read. Returns the time at which the connection is within its limits again; `None`
     /// where it is now.
-    pub(crate) fn charge(&mut self, rates: &Rates, messages: u64, bytes: u64, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn charge(
+        &mut self,
+        rates: &Rates,
+        messages: u64,
+        bytes: u64,
+        now: Nanos,
+    ) -> Option<Nanos> {
         let messages = rates.messages.and_then(|rate| self.messages.charge(rate, messages, now));
         let bytes = rates.bytes.and_then(|rate| self.bytes.charge(rate, bytes, now));
         messages.max(bytes)
@@ -149,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_slower_of_both_rates_holds() {
-        let rates = Rates { messages: Some(rate(100)), bytes: Some(rate(1000)), policy: RatePolicy::Pause };
+        let rates =
+            Rates { messages: Some(rate(100)), bytes: Some(rate(1000)), policy: RatePolicy::Pause };
         let mut usage = Usage::default();
         assert_eq!(usage.charge(&rates, 1, 3000, ms(1000)), Some(ms(3000)));
         assert_eq!(usage.charge(&rates, 1000, 1, ms(3000)), Some(ms(12_000)));

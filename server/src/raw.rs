@@ -41,7 +41,11 @@ impl RawEcho {
 
     fn metrics(&self) -> WorkerMetrics {
         let refusals = self.refusals.by_rule().to_vec();
-        WorkerMetrics { echo_counters: Service::echo_counters(self), refusals, ..WorkerMetrics::default() }
+        WorkerMetrics {
+            echo_counters: Service::echo_counters(self),
+            refusals,
+            ..WorkerMetrics::default()
+        }
     }
 
     /// Refuses a connection without an answer, which raw TCP does not have.
@@ -73,7 +77,9 @@ impl Handler for RawEcho {
     fn opened(&mut self, _: ConnId, from: Origin, out: &mut Output<'_>) -> RawConnection {
         let peer = if let Origin::Accepted { peer, .. } = from { peer } else { None };
         match self.lifecycle.enter(peer, out.now()) {
-            Ok(()) => RawConnection::Admitted(peer.filter(|_| self.lifecycle.wants_peers()).map(Box::new)),
+            Ok(()) => {
+                RawConnection::Admitted(peer.filter(|_| self.lifecycle.wants_peers()).map(Box::new))
+            }
             Err(limit) => self.refuse(limit, peer, out),
         }
     }
@@ -83,7 +89,13 @@ impl Handler for RawEcho {
     }
 
     #[inline]
-    fn received(&mut self, _: ConnId, _: &mut RawConnection, bytes: &mut [u8], out: &mut Output<'_>) {
+    fn received(
+        &mut self,
+        _: ConnId,
+        _: &mut RawConnection,
+        bytes: &mut [u8],
+        out: &mut Output<'_>,
+    ) {
         self.reads += 1;
         out.echo(0..bytes.len());
     }

@@ -71,7 +71,9 @@ impl Refusals {
         if self.may_log(now, refusal.rule()) {
             let (rule, section, peer) = (refusal.rule(), refusal.section(), Peer(peer));
             match error {
-                TlsError::NotTls => warn!(rule, section, %peer, "handshake refused: {}", refusal.detail()),
+                TlsError::NotTls => {
+                    warn!(rule, section, %peer, "handshake refused: {}", refusal.detail());
+                }
                 error => warn!(rule, section, %peer, "{}", explain(error)),
             }
         }
@@ -87,7 +89,13 @@ impl Refusals {
     }
 
     /// A WebSocket was closed with this code for a rule of ours, not of the protocol's.
-    pub(crate) fn conduct(&mut self, now: Nanos, code: u16, rule: &'static str, peer: Option<SocketAddr>) {
+    pub(crate) fn conduct(
+        &mut self,
+        now: Nanos,
+        code: u16,
+        rule: &'static str,
+        peer: Option<SocketAddr>,
+    ) {
         if self.may_log(now, rule) {
             let peer = Peer(peer);
             warn!(code, rule, %peer, "WebSocket refused: {}", rule.replace('-', " "));
@@ -136,7 +144,9 @@ fn explain(error: &TlsError) -> String {
             | SupportedVersionsExtensionRequired
             | Tls12NotOffered
             | Tls12NotOfferedOrEnabled,
-        )) => "the client offers TLS 1.1 or older, and this server speaks TLS 1.2 and 1.3".to_owned(),
+        )) => {
+            "the client offers TLS 1.1 or older, and this server speaks TLS 1.2 and 1.3".to_owned()
+        }
         error => error.to_string(),
     }
 }

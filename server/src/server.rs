@@ -70,12 +70,18 @@ impl Server {
         let (addresses, sockets) = bind(config)?;
         warn_of_strangers(config, &addresses);
         if let Some(burn) = config.settings.burn {
-            warn!("slowed on purpose: {burn} of CPU time are burnt for each message (--burn-per-message)");
+            warn!(
+                "slowed on purpose: {burn} of CPU time are burnt for each message (--burn-per-message)"
+            );
         }
         let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
         let (sender, events) = channel();
         let mut server = Self {
-            schemes: config.listen.iter().map(|l| l.scheme.unwrap_or(config.protocol.scheme())).collect(),
+            schemes: config
+                .listen
+                .iter()
+                .map(|l| l.scheme.unwrap_or(config.protocol.scheme()))
+                .collect(),
             fingerprint: tls.as_ref().map(|(_, fingerprint)| fingerprint.clone()),
             path: config.settings.admission.path.clone().unwrap_or_default(),
             addresses,
@@ -85,12 +91,16 @@ impl Server {
             remotes: Vec::new(),
             workers: Vec::new(),
             events,
-            connection_count: Arc::new(ConnectionCount::new(room.connections, config.address_limits)),
+            connection_count: Arc::new(ConnectionCount::new(
+                room.connections,
+                config.address_limits,
+            )),
             admin: None,
         };
         let mut slots = Vec::new();
         for (index, (&cpu, listeners)) in config.cpus.iter().zip(sockets).enumerate() {
-            let (remote, inbox) = engine::remote().map_err(ServeError::system("creating an eventfd"))?;
+            let (remote, inbox) =
+                engine::remote().map_err(ServeError::system("creating an eventfd"))?;
             let slot = Arc::new(SnapshotSlot::default());
             slots.push(Arc::clone(&slot));
             let plan = Plan {
@@ -112,12 +122,18 @@ impl Server {
         server.wait_for_start()?;
         if let Some(post) = admin {
             let workers = server.remotes.iter().cloned().zip(slots).collect();
-            server.admin = Some(post.serve(engine, workers, Arc::clone(&server.connection_count))?);
+            server.admin =
+                Some(post.serve(engine, workers, Arc::clone(&server.connection_count))?);
         }
         Ok(server)
     }
 
-    fn spawn(&mut self, config: &Config, tls: Option<TlsSettings>, plan: Plan) -> Result<(), ServeError> {
+    fn spawn(
+        &mut self,
+        config: &Config,
+        tls: Option<TlsSettings>,
+        plan: Plan,
+    ) -> Result<(), ServeError> {
         let settings = config.settings.clone();
         let web_socket = move |lifecycle| WebSocketEcho::with_lifecycle(settings, lifecycle);
         self.workers.push(match (config.protocol, tls) {
@@ -160,11 +176,14 @@ impl Server {
     pub fn announcements(&self) -> impl Iterator<Item = String> + '_ {
         let (engine, threads) = (self.engine, self.workers.len());
         let threads = counted(threads as u64, "thread");
-        let urls = self.addresses.iter().zip(&self.schemes).map(|(&address, scheme)| scheme.url(address));
+        let urls =
+            self.addresses.iter().zip(&self.schemes).map(|(&address, scheme)| scheme.url(address));
         let path = self.path.trim_start_matches('/');
         let congestion =
             self.congestion.as_ref().map(|name| format!(", congestion {name}")).unwrap_or_default();
-        urls.map(move |url| format!("listening on {url}{path} (engine {engine}, {threads}{congestion})"))
+        urls.map(move |url| {
+            format!("listening on {url}{path} (engine {engine}, {threads}{congestion})")
+        })
     }
 
     /// Returns the SHA-256 of the certificate of wss:// listeners, in the form that browsers show.
@@ -182,7 +201,10 @@ impl Server {
     /// Returns a handle that ends the server from any thread.
     #[must_use]
     pub fn drain(&self) -> Drain {
-        Drain { remotes: self.remotes.clone(), connection_count: Arc::clone(&self.connection_count) }
+        Drain {
+            remotes: self.remotes.clone(),
+            connection_count: Arc::clone(&self.connection_count),
+        }
     }
 
     /// Waits until all workers have ended. Returns the sum of their counters.
@@ -285,7 +307,8 @@ impl Capacity {
 
 /// Warns where other hosts can reach the server and no limit per address is set.
 fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
-    let Some(address) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) else {
+    let Some(address) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback())
+    else {
         return;
     };
     let off = [
@@ -293,7 +316,8 @@ fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
         ("--connect-rate-per-ip", config.address_limits.connect_rate.is_none()),
         ("--message-rate or --byte-rate", !config.settings.rates.is_on()),
     ];
-    let off: Vec<&str> = off.into_iter().filter_map(|(flag, is_off)| is_off.then_some(flag)).collect();
+    let off: Vec<&str> =
+        off.into_iter().filter_map(|(flag, is_off)| is_off.then_some(flag)).collect();
     if !off.is_empty() {
         warn!(
             "{address} can be reached from other hosts, and nothing limits what one of them takes: see {}",
@@ -327,7 +351,8 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
     for listen in &config.listen {
         let address = listen.resolve("--listen")?;
         let failed = |source| ServeError::listen("--listen", address, source);
-        let sockets = socket::listen_with(address, workers, config.congestion.as_ref()).map_err(failed)?;
+        let sockets =
+            socket::listen_with(address, workers, config.congestion.as_ref()).map_err(failed)?;
         let bound = sockets[0].local_addr().map_err(failed)?;
         if let Some(hint) = listen.not_covered(bound) {
             info!("{hint}");
@@ -340,7 +365,11 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
     Ok((addresses, of_workers))
 }
 
-fn engine_config(config: &Config, sockets: Vec<TcpListener>, max_accepted: usize) -> engine::Config {
+fn engine_config(
+    config: &Config,
+    sockets: Vec<TcpListener>,
+    max_accepted: usize,
+) -> engine::Config {
     // Limits per address need the peer addresses, and so does every log line about a refusal.
     let listener = |socket| Listener { socket, peer_addresses: true };
     let defaults = engine::Config::default();

@@ -39,8 +39,8 @@ impl CloseCodes {
     /// 1005 stands for a Close without a code (RFC 6455 7.4.1), 3xxx for libraries and 4xxx for
     /// applications (7.4.2).
     pub(crate) const LABELS: [&str; 15] = [
-        "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
-        "1014", "3xxx", "4xxx",
+        "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1010", "1011", "1012",
+        "1013", "1014", "3xxx", "4xxx",
     ];
 
     /// Counts a valid code, or a Close without one.
@@ -106,7 +106,8 @@ impl SnapshotSlot {
             if left == Duration::ZERO {
                 break;
             }
-            shown = self.changed.wait_timeout(shown, left).unwrap_or_else(PoisonError::into_inner).0;
+            shown =
+                self.changed.wait_timeout(shown, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         (shown.snapshot.clone(), shown.edition != edition)
     }

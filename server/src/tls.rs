@@ -71,7 +71,8 @@ impl Identity {
 
 fn from_files(certificate: &Path, key: &Path) -> Result<LoadedIdentity, IdentityError> {
     let named = NamedFile { flag: "--tls-cert", path: certificate.to_owned() };
-    let (chain, secret) = read_identity(named, NamedFile { flag: "--tls-key", path: key.to_owned() })?;
+    let (chain, secret) =
+        read_identity(named, NamedFile { flag: "--tls-key", path: key.to_owned() })?;
     loaded(chain, secret).map_err(|source| IdentityError::Library {
         certificate: certificate.to_owned(),
         key: key.to_owned(),
@@ -101,7 +102,8 @@ fn self_signed(names: &[String]) -> Result<LoadedIdentity, IdentityError> {
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    loaded(vec![certificate.into()], secret).map_err(|error| IdentityError::SelfSigned(error.to_string()))
+    loaded(vec![certificate.into()], secret)
+        .map_err(|error| IdentityError::SelfSigned(error.to_string()))
 }
 
 fn loaded(
@@ -123,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_certificate_of_our_own_has_a_fingerprint_of_its_own() {
-        let identity = Identity::SelfSigned { names: vec!["box.example".to_owned(), "0.0.0.0".to_owned()] };
+        let identity =
+            Identity::SelfSigned { names: vec!["box.example".to_owned(), "0.0.0.0".to_owned()] };
         let (one, other) = (identity.load().expect("one"), identity.load().expect("another"));
         assert_eq!(one.fingerprint.len(), 32 * 3 - 1);
         assert_ne!(one.fingerprint, other.fingerprint);
@@ -137,9 +140,13 @@ mod tests {
             source: rustls::Error::FailedToGetRandomBytes,
         };
         let said = error.to_string();
-        for part in
-            ["a.pem of --tls-cert", "b.pem of --tls-key", "random", ": create both", "--tls-self-signed"]
-        {
+        for part in [
+            "a.pem of --tls-cert",
+            "b.pem of --tls-key",
+            "random",
+            ": create both",
+            "--tls-self-signed",
+        ] {
             assert!(said.contains(part), "{said}");
         }
     }
@@ -153,7 +160,8 @@ mod tests {
             std::fs::write(&path, text).expect("a file");
             path
         };
-        let (one, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
+        let (one, other) =
+            (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
         let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
         let certificate = params.self_signed(&one).expect("a certificate");
         let pem = |label: &str, der: &[u8]| {
@@ -169,7 +177,9 @@ mod tests {
         let empty = write("empty.pem", "nothing\n");
         let missing = folder.join("missing.pem");
         let load = |certificate: &Path, key: &Path| {
-            Identity::Files { certificate: certificate.to_owned(), key: key.to_owned() }.load().map(|_| ())
+            Identity::Files { certificate: certificate.to_owned(), key: key.to_owned() }
+                .load()
+                .map(|_| ())
         };
         load(&right, &key).expect("a pair");
         for (certificate, key, says) in [

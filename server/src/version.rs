@@ -25,8 +25,9 @@ pub(crate) fn facts() -> String {
         "name: {NAME}\nversion: {VERSION}\ncommit: {COMMIT}\ndirty: {DIRTY}\nprofile: {PROFILE}\nrustc: {RUSTC}\n"
     );
     for engine in EngineKind::ALL {
-        let state =
-            engine.probe().map_or_else(|error| format!("refused: {error}"), |()| "available".to_owned());
+        let state = engine
+            .probe()
+            .map_or_else(|error| format!("refused: {error}"), |()| "available".to_owned());
         let _ = writeln!(text, "engine {engine}: {state}");
     }
     let _ = write!(text, "kernel: {}", protocol::mask::kernel());

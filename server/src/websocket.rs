@@ -56,9 +56,11 @@ impl WebSocketEcho {
     }
 
     pub(crate) fn with_lifecycle(settings: EchoSettings, lifecycle: WorkerLifecycle) -> Self {
-        let (echo, page) = (Echo::new(settings.limits), Page::new(settings.admission.path.as_deref()));
+        let (echo, page) =
+            (Echo::new(settings.limits), Page::new(settings.admission.path.as_deref()));
         let burner = settings.burn.map(CpuBurner::new);
-        let (refusals, metrics, on_loopback) = (Refusals::default(), WorkerMetrics::default(), Vec::new());
+        let (refusals, metrics, on_loopback) =
+            (Refusals::default(), WorkerMetrics::default(), Vec::new());
         // CPU time is burnt where reads are charged, so that the path of a message has no branch
         // for it.
         let charges = settings.rates.is_on() || burner.is_some();
@@ -175,7 +177,9 @@ impl WebSocketEcho {
             burner.burn(arrivals);
         }
         let now = out.now();
-        let Some(paid) = c.account.usage.charge(&self.settings.rates, arrivals, bytes, now) else { return };
+        let Some(paid) = c.account.usage.charge(&self.settings.rates, arrivals, bytes, now) else {
+            return;
+        };
         if self.settings.rates.policy == RatePolicy::Close || paid > now + MAX_DEBT {
             return self.close_for_policy(c, "rate-exceeded", out);
         }
@@ -301,7 +305,9 @@ impl WebSocketEcho {
     fn close_going_away(&mut self, c: &mut Connection, reason: &str, out: &mut Output<'_>) {
         match c.stage {
             Stage::Open(_) => self.close(c, GOING_AWAY, reason, out),
-            Stage::Handshake { head: Some(_), .. } => self.decline(c, &Refusal::going_down().into(), out),
+            Stage::Handshake { head: Some(_), .. } => {
+                self.decline(c, &Refusal::going_down().into(), out);
+            }
             Stage::Handshake { head: None, .. } => out.close(CloseMode::Abort),
             Stage::Refused => {}
         }
@@ -322,7 +328,8 @@ impl Handler for WebSocketEcho {
     type Conn = Connection;
 
     fn start(&mut self, w: &mut Worker<'_, Self>) {
-        self.on_loopback = (0..u16::MAX).map_while(|n| w.local_addr(n)).map(is_on_loopback).collect();
+        self.on_loopback =
+            (0..u16::MAX).map_while(|n| w.local_addr(n)).map(is_on_loopback).collect();
         self.lifecycle.started();
     }
 

@@ -83,7 +83,13 @@ impl Default for WorkerLifecycle {
     /// A worker that reports to nobody and admits every connection.
     fn default() -> Self {
         let refused = RefusedConnections::default();
-        Self::new(None, Duration::from_secs(5), ConnectionLimiter::default(), refused, Arc::default())
+        Self::new(
+            None,
+            Duration::from_secs(5),
+            ConnectionLimiter::default(),
+            refused,
+            Arc::default(),
+        )
     }
 }
 
@@ -123,7 +129,11 @@ impl WorkerLifecycle {
     /// # Errors
     ///
     /// The limit that refuses the connection; during a drain all are refused.
-    pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
+    pub(crate) fn enter(
+        &mut self,
+        peer: Option<SocketAddr>,
+        now: Nanos,
+    ) -> Result<(), LimitReached> {
         self.limiter.enter(peer, now)
     }
 
@@ -234,9 +244,11 @@ fn work<S: Service>(
     plan: Plan,
     build: impl FnOnce(WorkerLifecycle) -> S,
 ) -> Result<(Counters, EchoCounters), ServeError> {
-    let Plan { cpu, engine, config, inbox, events, drain_timeout, limiter, refused, slot, .. } = plan;
+    let Plan { cpu, engine, config, inbox, events, drain_timeout, limiter, refused, slot, .. } =
+        plan;
     affinity::pin(cpu).map_err(|source| ServeError::Pin { cpu, source })?;
-    let mut handler = build(WorkerLifecycle::new(Some(events), drain_timeout, limiter, refused, slot));
+    let mut handler =
+        build(WorkerLifecycle::new(Some(events), drain_timeout, limiter, refused, slot));
     let counters = engine::run(engine, &config, inbox, &mut handler)?;
     Ok((counters, handler.echo_counters()))
 }

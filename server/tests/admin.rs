@@ -23,10 +23,12 @@ impl WorkerHandle {
         let arguments = [&["--admin", "127.0.0.1:0"], arguments].concat();
         let server = Program::start_logging(&["--listen", "127.0.0.1:0"], &arguments, writer);
         let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
-        let line = lines.find(|line| line.starts_with("admin at http://")).expect("the admin's line");
+        let line =
+            lines.find(|line| line.starts_with("admin at http://")).expect("the admin's line");
         // A full pipe would stop the server.
         std::thread::spawn(move || lines.for_each(drop));
-        let admin = line.split('/').nth(2).and_then(|address| address.parse().ok()).expect("an address");
+        let admin =
+            line.split('/').nth(2).and_then(|address| address.parse().ok()).expect("an address");
         Self { server, admin }
     }
 
@@ -39,7 +41,8 @@ impl WorkerHandle {
     fn get(&self, path: &str) -> (u16, String) {
         let answer = self.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         let (head, content) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let status =
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         (status, content.to_owned())
     }
 
@@ -72,7 +75,8 @@ impl WorkerHandle {
 fn every_event_is_counted() {
     for engine in engines() {
         eprintln!("engine {engine}");
-        let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
+        let watched =
+            WorkerHandle::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
         let server = &watched.server;
         let mut open = server.open();
         for _ in 0..5 {
@@ -116,7 +120,8 @@ fn every_event_is_counted() {
 fn slow_readers_appear_in_the_metrics() {
     for engine in engines() {
         eprintln!("engine {engine}");
-        let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
+        let watched =
+            WorkerHandle::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
         let stream = watched.server.open();
         let mut input = stream.try_clone().expect("clone");
         let flooding = std::thread::spawn(move || {
@@ -191,7 +196,8 @@ fn silent_and_slow_clients_delay_no_others() {
 #[test]
 fn many_admin_connections_are_bounded() {
     let watched = WorkerHandle::start(&[]);
-    let count = || std::fs::read_dir(format!("/proc/{}/fd", watched.server.pid())).expect("proc").count();
+    let count =
+        || std::fs::read_dir(format!("/proc/{}/fd", watched.server.pid())).expect("proc").count();
     let before = count();
     let mut oldest = connect(watched.admin);
     let others: Vec<_> = (0..300).map(|_| connect(watched.admin)).collect();
@@ -208,7 +214,10 @@ fn the_metrics_describe_the_server() {
         let watched = WorkerHandle::start(&["--engine", &engine]);
         let version = env!("CARGO_PKG_VERSION");
         let metrics = watched.metrics();
-        let name = metrics.keys().find(|name| name.starts_with("sparring_build_info{")).expect("build info");
+        let name = metrics
+            .keys()
+            .find(|name| name.starts_with("sparring_build_info{"))
+            .expect("build info");
         for label in [format!("engine=\"{engine}\""), format!("version=\"{version}\"")] {
             assert!(name.contains(&label), "{name}");
         }
@@ -257,7 +266,8 @@ fn prometheus_parses_the_metrics() {
     child.stdin.take().expect("piped").write_all(content.as_bytes()).expect("metrics");
     let output = child.wait_with_output().expect("python");
     assert!(output.status.success());
-    let samples: usize = String::from_utf8(output.stdout).expect("text").trim().parse().expect("a number");
+    let samples: usize =
+        String::from_utf8(output.stdout).expect("text").trim().parse().expect("a number");
     assert_eq!(samples, content.lines().filter(|line| !line.starts_with('#')).count());
 }
 
@@ -273,7 +283,11 @@ fn the_log_can_be_json() {
     assert!(rest(&mut stream).starts_with(b"HTTP/1.1 403 "));
     let line = BufReader::new(reader).lines().next().expect("a line").expect("text");
     let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-    assert_eq!((&event["level"], &event["rule"]), (&"WARN".into(), &"forbidden-origin".into()), "{line}");
+    assert_eq!(
+        (&event["level"], &event["rule"]),
+        (&"WARN".into(), &"forbidden-origin".into()),
+        "{line}"
+    );
     assert_eq!(event["said"], "http://\\\"quoted\\\\", "{line}");
     assert_eq!(event["peer"], stream.local_addr().expect("address").to_string(), "{line}");
 }

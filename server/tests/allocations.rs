@@ -14,7 +14,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use engine::{ConnId, EngineChoice, EngineKind, Handler, Nanos, Origin, Record, Segment, SendCompletions};
+use engine::{
+    ConnId, EngineChoice, EngineKind, Handler, Nanos, Origin, Record, Segment, SendCompletions,
+};
 use server::config::{Config, EchoSettings};
 use server::{Server, WebSocketEcho};
 
@@ -48,7 +50,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// Bytes that a client sends in one round, and the number of bytes that answer them.
@@ -99,7 +102,12 @@ fn rounds() -> Vec<Round> {
             answered: 2 + 7 + 4 + 6_000,
             reads: WHOLE,
         },
-        Round { name: "pings", sent: readable(0x89, b"ping").repeat(10), answered: 60, reads: WHOLE },
+        Round {
+            name: "pings",
+            sent: readable(0x89, b"ping").repeat(10),
+            answered: 60,
+            reads: WHOLE,
+        },
     ]
 }
 

@@ -114,10 +114,12 @@ impl Server {
         let arguments = [&["--admin", "127.0.0.1:0"], arguments].concat();
         let program = Program::start_logging(&["--listen", listen], &arguments, writer);
         let mut lines = io::BufRead::lines(io::BufReader::new(reader)).map_while(Result::ok);
-        let line = lines.find(|line| line.starts_with("admin at http://")).expect("the admin's line");
+        let line =
+            lines.find(|line| line.starts_with("admin at http://")).expect("the admin's line");
         // A full pipe would stop the server.
         thread::spawn(move || lines.for_each(drop));
-        let admin = line.split('/').nth(2).and_then(|address| address.parse().ok()).expect("an address");
+        let admin =
+            line.split('/').nth(2).and_then(|address| address.parse().ok()).expect("an address");
         Self { program, admin }
     }
 
@@ -168,7 +170,8 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Server, &str)) {
 #[test]
 fn refused_connections_delay_no_other_address() {
     // Refused connections that stay open would stay longer than the victim waits.
-    let limits = ["--max-connections", "20", "--max-connections-per-ip", "2", "--close-timeout", "2min"];
+    let limits =
+        ["--max-connections", "20", "--max-connections-per-ip", "2", "--close-timeout", "2min"];
     on_every_engine(&limits, |server, scheme| {
         // The attackers send nothing and read nothing. Over TLS each has only two seconds, so that
         // more of them are needed.
@@ -323,7 +326,8 @@ impl Logged {
     /// Returns the next line that contains `part`.
     fn line_with(&self, part: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(LONG).unwrap_or_else(|_| panic!("no line with {part}"));
+            let line =
+                self.lines.recv_timeout(LONG).unwrap_or_else(|_| panic!("no line with {part}"));
             if line.contains(part) {
                 return line;
             }
@@ -343,7 +347,8 @@ fn hello_of_tls_1_0() -> Vec<u8> {
 fn every_refusal_in_the_log_names_its_peer() {
     for engine in engines() {
         eprintln!("engine {engine}");
-        let limits = ["--max-message", "10", "--handshake-timeout", "2s", "--message-timeout", "1s"];
+        let limits =
+            ["--max-message", "10", "--handshake-timeout", "2s", "--message-timeout", "1s"];
         let logged = Logged::start(&engine, &limits);
         let plain = logged.program.address_of(0);
         let secure = logged.program.address_of(1);
@@ -401,7 +406,9 @@ fn a_head_request_gets_the_head_of_the_page() {
     on_every_engine(&[], |server, scheme| {
         let ask = |method: &str| {
             let mut client = Client::over(scheme, server.connect());
-            client.write_all(format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("request");
+            client
+                .write_all(format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
+                .expect("request");
             let mut text = Vec::new();
             client.read_to_end(&mut text).expect("an answer");
             String::from_utf8(text).expect("text")

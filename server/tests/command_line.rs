@@ -22,7 +22,10 @@ fn the_documented_request_is_answered() {
     stream.write_all(program::REQUEST).expect("request");
     let response = read_head(&mut stream);
     assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{response}");
-    assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+    assert!(
+        response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+        "{response}"
+    );
     stream.write_all(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58").expect("hello");
     expect(&mut stream, b"\x81\x05Hello");
 }
@@ -62,7 +65,10 @@ fn an_unusable_congestion_control_is_refused() {
 #[test]
 fn raw_bytes_are_echoed_unchanged() {
     let server = Program::start(&["--protocol", "tcp", "--engine", "epoll", "--threads", "1"]);
-    assert_eq!(server.lines[0], format!("listening on tcp://{} (engine epoll, 1 thread)", server.address()));
+    assert_eq!(
+        server.lines[0],
+        format!("listening on tcp://{} (engine epoll, 1 thread)", server.address())
+    );
     let mut stream = server.connect();
     stream.write_all(b"GET anything\0\xff").expect("bytes");
     expect(&mut stream, b"GET anything\0\xff");
@@ -91,7 +97,9 @@ fn a_port_of_another_such_server_is_an_error_too() {
 
 #[test]
 fn a_port_without_permission_is_an_error() {
-    if !TcpListener::bind("127.0.0.1:1").is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+    if !TcpListener::bind("127.0.0.1:1")
+        .is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    {
         eprintln!("skipped: this user may listen on port 1");
         return;
     }
@@ -148,15 +156,19 @@ fn prints_its_version_for_people_and_programs() {
     let facts = String::from_utf8(run(&["--version", "--verbose"]).stdout).expect("text");
     let keys: Vec<&str> = facts.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
     let engines = ["engine uring", "engine tokio-uring", "engine epoll"];
-    let expected = [&["name", "version", "commit", "dirty", "profile", "rustc"][..], &engines, &["kernel"]];
+    let expected =
+        [&["name", "version", "commit", "dirty", "profile", "rustc"][..], &engines, &["kernel"]];
     assert_eq!(keys, expected.concat());
     assert!(facts.contains("\nengine epoll: available\n"), "{facts}");
 }
 
 /// Returns the standard error of a server that has started and ended.
 fn stderr_of(arguments: &[&str]) -> String {
-    let path =
-        std::env::temp_dir().join(format!("sparring-stderr-{}-{}", std::process::id(), arguments.len()));
+    let path = std::env::temp_dir().join(format!(
+        "sparring-stderr-{}-{}",
+        std::process::id(),
+        arguments.len()
+    ));
     let log = std::fs::File::create(&path).expect("a file");
     let server = Program::start_logging(&["--listen", "127.0.0.1:0"], arguments, log);
     server.signal(Signal::TERM);
@@ -257,7 +269,10 @@ fn a_drain_answers_a_begun_request_with_503() {
     expect(&mut open, b"\x81\x05hello");
     server.signal(Signal::TERM);
     let answer = String::from_utf8(rest(&mut begun)).expect("text");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "),
+        "{answer}"
+    );
     assert_eq!(rest(&mut open), CLOSE_1001);
     drop((begun, open));
     assert_eq!(server.end().0.code(), Some(0));
@@ -266,7 +281,11 @@ fn a_drain_answers_a_begun_request_with_503() {
 #[test]
 fn the_line_of_a_listener_names_the_path() {
     let server = Program::start(&["--path", "/chat"]);
-    assert!(server.lines[0].contains(&format!(" ws://{}/chat (", server.address())), "{:?}", server.lines);
+    assert!(
+        server.lines[0].contains(&format!(" ws://{}/chat (", server.address())),
+        "{:?}",
+        server.lines
+    );
     for wrong in ["chat", "/chat?a", "/a b"] {
         assert_eq!(run(&["--path", wrong]).status.code(), Some(2), "{wrong}");
     }
@@ -323,7 +342,9 @@ fn every_refusal_has_its_line_in_the_log() {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" refused: ")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     assert!(
-        lines[0].contains("unmasked-frame") && lines[0].contains("5.1") && lines[0].contains("1002"),
+        lines[0].contains("unmasked-frame")
+            && lines[0].contains("5.1")
+            && lines[0].contains("1002"),
         "{log}"
     );
     assert!(lines[1].contains("405"), "{log}");
@@ -341,6 +362,7 @@ fn every_flag_in_the_readme_exists() {
     };
     // The build has a flag of its own.
     let known: BTreeSet<String> = &flags(&help) | &["--release".to_owned()].into();
-    let unknown: Vec<String> = flags(include_str!("../README.md")).difference(&known).cloned().collect();
+    let unknown: Vec<String> =
+        flags(include_str!("../README.md")).difference(&known).cloned().collect();
     assert!(unknown.is_empty(), "server/README.md: {unknown:?}");
 }

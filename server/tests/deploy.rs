@@ -13,12 +13,16 @@ const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deploy");
 /// Returns the server's command under the profile; prints a line and returns `None` where the
 /// filter cannot be set.
 fn under_seccomp(arguments: &[&str]) -> Option<Command> {
-    let (script, profile) = (format!("{DEPLOY}/under_seccomp.py"), format!("{DEPLOY}/seccomp.json"));
+    let (script, profile) =
+        (format!("{DEPLOY}/under_seccomp.py"), format!("{DEPLOY}/seccomp.json"));
     let probe = Command::new("python3").args([&script, &profile, "/bin/true"]).output();
     match probe {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
-            println!("skipped: no seccomp here: {}", String::from_utf8_lossy(&output.stderr).trim());
+            println!(
+                "skipped: no seccomp here: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
             return None;
         }
         Err(error) => {
@@ -34,21 +38,31 @@ fn under_seccomp(arguments: &[&str]) -> Option<Command> {
 #[test]
 fn the_server_lives_under_the_container_profile() {
     for engine in engines() {
-        let arguments =
-            ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads", "2", "--engine", &engine];
+        let arguments = [
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--threads",
+            "2",
+            "--engine",
+            &engine,
+        ];
         let Some(mut command) = under_seccomp(&arguments) else { return };
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the server");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
         let address = line.split('/').nth(2).and_then(|address| address.parse().ok());
-        let mut stream = connect(address.unwrap_or_else(|| panic!("{engine} does not start: {line}")));
+        let mut stream =
+            connect(address.unwrap_or_else(|| panic!("{engine} does not start: {line}")));
         stream.write_all(program::REQUEST).expect("request");
         assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
         for _ in 0..3 {
             stream.write_all(&client_frame(1, b"hello")).expect("frame");
             expect(&mut stream, b"\x81\x05hello");
         }
-        kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("signal");
+        kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM)
+            .expect("signal");
         expect(&mut stream, b"\x88\x02\x03\xe9");
         drop(stream);
         assert_eq!(child.wait().expect("its end").code(), Some(0), "{engine}");
@@ -64,7 +78,8 @@ fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     // A command may continue on the next line.
     let words = |text: &str, begins: &str| {
         let text = text.replace("\\\n", " ");
-        let line = text.lines().find(|line| line.trim_start().starts_with(begins)).expect("the command");
+        let line =
+            text.lines().find(|line| line.trim_start().starts_with(begins)).expect("the command");
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         words.into_iter().skip_while(|word| !word.starts_with("--")).collect::<Vec<_>>()
     };
@@ -103,7 +118,8 @@ fn nginx_has_a_descriptor_for_each_connection() {
     let text = std::fs::read_to_string(format!("{DEPLOY}/nginx.conf")).expect("the configuration");
     let number = |directive: &str| -> u32 {
         let words = text.lines().filter_map(|line| line.trim().strip_suffix(';')?.split_once(' '));
-        let found = words.into_iter().find(|(name, _)| *name == directive).map(|(_, value)| value.parse());
+        let found =
+            words.into_iter().find(|(name, _)| *name == directive).map(|(_, value)| value.parse());
         found.unwrap_or_else(|| panic!("no {directive}")).expect("a number")
     };
     assert!(number("worker_rlimit_nofile") > number("worker_connections"));

@@ -15,7 +15,9 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(Program)) {
     for engine in engines() {
         for threads in ["1", "2"] {
             eprintln!("engine {engine}, threads {threads}");
-            test(Program::start(&[&["--engine", &engine, "--threads", threads], arguments].concat()));
+            test(Program::start(
+                &[&["--engine", &engine, "--threads", threads], arguments].concat(),
+            ));
         }
     }
 }
@@ -31,7 +33,8 @@ fn received_messages_are_echoed_before_the_close() {
             stream.write_all(&messages).expect("messages");
         }
         server.signal(Signal::TERM);
-        let echoes: Vec<u8> = (0..40u8).flat_map(|n| [&[0x82, 100][..], &[n; 100]].concat()).collect();
+        let echoes: Vec<u8> =
+            (0..40u8).flat_map(|n| [&[0x82, 100][..], &[n; 100]].concat()).collect();
         for (n, stream) in streams.iter_mut().enumerate() {
             let answer = rest(stream);
             assert!(answer.starts_with(&echoes), "{n}: {} of {} bytes", answer.len(), echoes.len());

@@ -96,8 +96,12 @@ impl Driven {
     }
 
     fn collect(&mut self, input: &[u8]) -> Vec<u8> {
-        let new: Vec<u8> =
-            self.record.segments().iter().flat_map(|s| self.record.bytes(s, input).to_vec()).collect();
+        let new: Vec<u8> = self
+            .record
+            .segments()
+            .iter()
+            .flat_map(|s| self.record.bytes(s, input).to_vec())
+            .collect();
         self.segments = self.record.take_segments().collect();
         for segment in &mut self.segments {
             if let Segment::Owned(buffer) = segment {
@@ -125,7 +129,10 @@ fn the_documented_request_is_answered() {
     let mut driven = Driven::new(EchoSettings::default());
     let response = String::from_utf8(driven.receive(REQUEST)).expect("text");
     assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{response}");
-    assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+    assert!(
+        response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+        "{response}"
+    );
     assert!(response.ends_with("\r\n\r\n"));
     assert_eq!(driven.closing(), None);
 }
@@ -155,8 +162,10 @@ fn a_whole_message_is_echoed_in_its_receive_buffer() {
 fn all_replies_of_a_read_are_one_range() {
     let mut driven = Driven::open();
     let lengths = [5, 0, 125, 126, 3, 70_000, 1, 1, 65_535, 2, 900];
-    let read: Vec<u8> = lengths.iter().flat_map(|&len| masked(FIN | BINARY, &payload(len))).collect();
-    let wire: Vec<u8> = lengths.iter().flat_map(|&len| server_frame(BINARY, &payload(len))).collect();
+    let read: Vec<u8> =
+        lengths.iter().flat_map(|&len| masked(FIN | BINARY, &payload(len))).collect();
+    let wire: Vec<u8> =
+        lengths.iter().flat_map(|&len| server_frame(BINARY, &payload(len))).collect();
     assert_eq!(driven.receive(&read), wire);
     assert_eq!(driven.segments, [Segment::Echo(4..4 + wire.len() as u32)]);
     assert_eq!(driven.handler.echo_counters().messages, lengths.len() as u64);
@@ -280,7 +289,10 @@ fn every_cut_of_a_stream_gives_the_same_answers() {
     for cut in 0..=stream.len() {
         let mut driven = Driven::open();
         driven.wire.clear();
-        feed(&mut driven, [&stream[..cut], &stream[cut..]].into_iter().filter(|piece| !piece.is_empty()));
+        feed(
+            &mut driven,
+            [&stream[..cut], &stream[cut..]].into_iter().filter(|piece| !piece.is_empty()),
+        );
         assert_eq!(driven.wire, wire, "cut at {cut}");
         assert_eq!(driven.closing(), Some(CloseMode::Flush));
     }
@@ -310,8 +322,10 @@ fn every_cut_of_request_and_stream_gives_the_same_answers() {
 
 #[test]
 fn each_fault_gets_its_close_code_after_earlier_replies() {
-    let small =
-        EchoSettings { limits: Limits { max_message: 1000, max_fragments: 3 }, ..EchoSettings::default() };
+    let small = EchoSettings {
+        limits: Limits { max_message: 1000, max_fragments: 3 },
+        ..EchoSettings::default()
+    };
     let cases: [(&str, Vec<u8>, u16); 12] = [
         ("reserved bit", masked(FIN | 0x40 | TEXT, b"x"), 1002),
         ("reserved opcode", masked(FIN | 3, b"x"), 1002),
@@ -322,7 +336,11 @@ fn each_fault_gets_its_close_code_after_earlier_replies() {
         ("start inside a message", [masked(TEXT, b"x"), masked(TEXT, b"y")].concat(), 1002),
         ("non-minimal length", [&[0x82, 0xfe, 0, 5, 1, 2, 3, 4][..], b"hello"].concat(), 1002),
         ("too big", masked(FIN | BINARY, &payload(1001)), 1009),
-        ("too big a sum", [masked(BINARY, &payload(600)), masked(FIN, &payload(401))].concat(), 1009),
+        (
+            "too big a sum",
+            [masked(BINARY, &payload(600)), masked(FIN, &payload(401))].concat(),
+            1009,
+        ),
         (
             "too many fragments",
             [masked(TEXT, b""), masked(0, b""), masked(0, b""), masked(0, b"")].concat(),
@@ -332,11 +350,18 @@ fn each_fault_gets_its_close_code_after_earlier_replies() {
     ];
     for (name, bytes, code) in cases {
         let mut driven = Driven::open_with(small.clone());
-        let valid = [masked(FIN | TEXT, b"first"), masked(FIN | PING, b"!"), masked(FIN | BINARY, b"second")]
-            .concat();
-        let replies =
-            [server_frame(TEXT, b"first"), server_frame(PONG, b"!"), server_frame(BINARY, b"second")]
-                .concat();
+        let valid = [
+            masked(FIN | TEXT, b"first"),
+            masked(FIN | PING, b"!"),
+            masked(FIN | BINARY, b"second"),
+        ]
+        .concat();
+        let replies = [
+            server_frame(TEXT, b"first"),
+            server_frame(PONG, b"!"),
+            server_frame(BINARY, b"second"),
+        ]
+        .concat();
         let read = [valid, bytes, masked(FIN | TEXT, b"never")].concat();
         let wire = driven.receive(&read);
         assert!(wire.starts_with(&replies), "{name}");
@@ -365,7 +390,8 @@ fn invalid_text_fails_at_the_first_read_that_shows_it() {
 #[test]
 fn a_message_over_the_maximum_fails_from_its_header_alone() {
     let mut driven = Driven::open();
-    let header = [&[FIN | BINARY, 0xff][..], &u64::to_be_bytes((64 << 20) + 1), &[1, 2, 3, 4]].concat();
+    let header =
+        [&[FIN | BINARY, 0xff][..], &u64::to_be_bytes((64 << 20) + 1), &[1, 2, 3, 4]].concat();
     assert_eq!(&driven.receive(&header)[2..4], 1009u16.to_be_bytes());
 }
 
@@ -374,7 +400,8 @@ fn a_close_is_answered_with_its_payload() {
     for payload in [&b""[..], b"\x03\xe8", b"\x0f\xa0own code", b"\x03\xe9going"] {
         let mut driven = Driven::open();
         let read =
-            [masked(FIN | TEXT, b"last"), masked(FIN | CLOSE, payload), masked(FIN | TEXT, b"no")].concat();
+            [masked(FIN | TEXT, b"last"), masked(FIN | CLOSE, payload), masked(FIN | TEXT, b"no")]
+                .concat();
         assert_eq!(
             driven.receive(&read),
             [server_frame(TEXT, b"last"), server_frame(CLOSE, payload)].concat()
@@ -480,7 +507,8 @@ fn an_unfinished_message_has_a_time_limit() {
     ];
     for heartbeat in [Heartbeat::default(), EchoSettings::default().heartbeat] {
         for (name, part, longest) in &parts {
-            let settings = EchoSettings { message_timeout: timeout, heartbeat, ..EchoSettings::default() };
+            let settings =
+                EchoSettings { message_timeout: timeout, heartbeat, ..EchoSettings::default() };
             let mut driven = Driven::open_with(settings);
             let first = driven.commands.deadline;
             driven.receive(&masked(FIN | TEXT, b"whole"));
@@ -512,7 +540,8 @@ fn the_message_timeout_spares_slow_messages_and_silence() {
 #[test]
 fn unsent_output_does_not_stop_the_message_timeout() {
     let timeout = Duration::from_secs(10);
-    let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..EchoSettings::default() });
+    let mut driven =
+        Driven::open_with(EchoSettings { message_timeout: timeout, ..EchoSettings::default() });
     driven.receive(&masked(TEXT, b"begun"));
     assert_eq!(driven.deadline_with(timeout - Duration::from_secs(1), 1000), b"");
     assert_eq!(&driven.deadline_with(Duration::from_secs(1), 1000)[2..4], 1008u16.to_be_bytes());
@@ -521,8 +550,10 @@ fn unsent_output_does_not_stop_the_message_timeout() {
 #[test]
 fn a_pause_does_not_stop_the_message_timeout() {
     let timeout = Duration::from_secs(2);
-    let mut driven =
-        Driven::open_with(EchoSettings { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
+    let mut driven = Driven::open_with(EchoSettings {
+        message_timeout: timeout,
+        ..paced(1, 0, RatePolicy::Pause)
+    });
     driven.receive(&masked(TEXT, b"begun"));
     // The debt is four seconds: the message's time ends before that.
     driven.receive(&masked(FIN | PING, b"").repeat(5));
@@ -561,7 +592,8 @@ fn a_peer_that_accepts_no_output_counts_as_silent() {
 }
 
 fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> EchoSettings {
-    let rates = Rates { messages: Rate::per_second(messages), bytes: Rate::per_second(bytes), policy };
+    let rates =
+        Rates { messages: Rate::per_second(messages), bytes: Rate::per_second(bytes), policy };
     EchoSettings { rates, ..EchoSettings::default() }
 }
 
@@ -588,7 +620,8 @@ fn a_connection_pays_only_for_its_own_traffic() {
     let other = ConnId { slot: 1, generation: 0 };
     let origin = Origin::Accepted { listener: 0, peer: None };
     for end in [masked(FIN | CLOSE, b""), server_frame(TEXT, b"unmasked")] {
-        let mut connection = driven.handler.opened(other, origin, &mut driven.record.begin(driven.now, 0, 0));
+        let mut connection =
+            driven.handler.opened(other, origin, &mut driven.record.begin(driven.now, 0, 0));
         driven.collect(&[]);
         let mut read = [REQUEST, &masked(FIN | TEXT, b"x").repeat(50), &end].concat();
         let mut out = driven.record.begin(driven.now, 0, read.len());
@@ -613,7 +646,8 @@ fn bytes_have_a_rate_of_their_own() {
 fn a_pause_does_not_count_as_silence() {
     let interval = Duration::from_secs(1);
     let heartbeat = Heartbeat { ping_interval: interval, idle_timeout: interval * 3 };
-    let mut driven = Driven::open_with(EchoSettings { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
+    let mut driven =
+        Driven::open_with(EchoSettings { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
     let read: Vec<u8> = (0..6).flat_map(|_| masked(FIN | TEXT, b"x")).collect();
     driven.receive(&read);
     assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
@@ -649,7 +683,10 @@ fn closes_a_connection_over_its_rate_by_policy() {
 fn keeps_no_state_for_limits_that_are_off() {
     let mut driven = Driven::open();
     for _ in 0..1000 {
-        driven.receive(&masked(FIN | TEXT, &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>()));
+        driven.receive(&masked(
+            FIN | TEXT,
+            &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>(),
+        ));
         assert!(driven.commands.is_empty());
     }
 }
@@ -662,7 +699,8 @@ fn on_processor() -> u64 {
 
 #[test]
 fn injected_cost_takes_time_and_changes_no_answer() {
-    let mut driven = Driven::open_with(EchoSettings { burn: InjectedCost::per_message(1e6), ..untimed() });
+    let mut driven =
+        Driven::open_with(EchoSettings { burn: InjectedCost::per_message(1e6), ..untimed() });
     let before = on_processor();
     let wire = driven.receive(&masked(FIN | TEXT, b"x").repeat(50));
     assert_eq!(wire, server_frame(TEXT, b"x").repeat(50));
@@ -692,7 +730,8 @@ fn reuses_an_unfinished_messages_buffer_after_a_fault() {
 #[test]
 fn a_declared_length_costs_no_memory() {
     let mut driven = Driven::open();
-    let header = [&[FIN | BINARY, 0xff][..], &u64::to_be_bytes(64 << 20), &[1, 2, 3, 4], b"few"].concat();
+    let header =
+        [&[FIN | BINARY, 0xff][..], &u64::to_be_bytes(64 << 20), &[1, 2, 3, 4], b"few"].concat();
     assert_eq!(driven.receive(&header), b"");
     driven.eof();
     assert!(driven.record.pool().take().capacity() < 1024);

@@ -20,7 +20,12 @@ fn websocket(server: &Program) -> WebSocket<TcpStream> {
 fn echoed(socket: &mut WebSocket<TcpStream>, message: &Message) {
     socket.send(message.clone()).expect("send");
     let echo = socket.read().expect("echo");
-    assert!(echo == *message, "a message of {} bytes came back as {} bytes", message.len(), echo.len());
+    assert!(
+        echo == *message,
+        "a message of {} bytes came back as {} bytes",
+        message.len(),
+        echo.len()
+    );
 }
 
 fn payload(len: usize) -> Vec<u8> {
@@ -32,7 +37,9 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
     for engine in engines() {
         for threads in ["1", "2"] {
             eprintln!("engine {engine}, threads {threads}");
-            test(&Program::start(&[&["--engine", &engine, "--threads", threads], arguments].concat()));
+            test(&Program::start(
+                &[&["--engine", &engine, "--threads", threads], arguments].concat(),
+            ));
         }
     }
 }
@@ -64,7 +71,8 @@ fn many_messages_under_way_keep_their_order() {
     on_every_engine(&[], |server| {
         let mut socket = websocket(server);
         for round in 0..20 {
-            let messages: Vec<String> = (0..100).map(|n| format!("{round} {n} {}", "x".repeat(n))).collect();
+            let messages: Vec<String> =
+                (0..100).map(|n| format!("{round} {n} {}", "x".repeat(n))).collect();
             for message in &messages {
                 socket.write(Message::text(message.as_str())).expect("write");
             }
@@ -149,7 +157,9 @@ fn a_fault_closes_only_its_own_connection() {
         let mut bystander = websocket(server);
         let mut stream = server.open();
         stream
-            .write_all(&[client_frame(1, b"good"), b"\x81\x01?".to_vec(), client_frame(1, b"no")].concat())
+            .write_all(
+                &[client_frame(1, b"good"), b"\x81\x01?".to_vec(), client_frame(1, b"no")].concat(),
+            )
             .expect("send");
         let answer = rest(&mut stream);
         assert!(answer.starts_with(b"\x81\x04good\x88"), "{}", answer.escape_ascii());
@@ -162,7 +172,9 @@ fn a_fault_closes_only_its_own_connection() {
 fn a_half_closed_connection_gets_all_its_echoes() {
     on_every_engine(&[], |server| {
         let mut stream = server.open();
-        stream.write_all(&[client_frame(1, b"one"), client_frame(1, b"two")].concat()).expect("send");
+        stream
+            .write_all(&[client_frame(1, b"one"), client_frame(1, b"two")].concat())
+            .expect("send");
         stream.shutdown(Shutdown::Write).expect("half-close");
         assert_eq!(rest(&mut stream), b"\x81\x03one\x81\x03two");
     });

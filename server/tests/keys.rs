@@ -22,7 +22,8 @@ impl Folder {
             println!("skipped: no openssl here: {error}");
             return None;
         }
-        let path = std::env::temp_dir().join(format!("sparring-keys-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("sparring-keys-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a folder");
         Some(Self(path))
     }
@@ -84,7 +85,8 @@ fn says(message: &str, parts: &[&str]) {
 fn the_named_command_makes_a_key_usable() {
     let Some(folder) = Folder::new("convert") else { return };
     folder.make_pair();
-    folder.make(&format!("openssl pkcs8 -topk8 -in key.pem -passout {PASSWORD} -out encrypted.pem"));
+    folder
+        .make(&format!("openssl pkcs8 -topk8 -in key.pem -passout {PASSWORD} -out encrypted.pem"));
     folder.make(&format!("openssl ec -aes256 -in key.pem -passout {PASSWORD} -out legacy.pem"));
     folder.make("openssl pkey -in key.pem -outform DER -out key.der");
     folder.make("openssl ec -in key.pem -outform DER -out sec1.der");
@@ -110,7 +112,8 @@ fn the_named_command_makes_a_key_usable() {
         let out = command.rsplit(' ').next().expect("the new file");
         assert_ne!(folder.file(key), folder.file(out), "{message}");
         // Otherwise the password comes from the terminal.
-        let is_secret = key.starts_with("encrypted") || key.ends_with(".p12") || key == "legacy.pem";
+        let is_secret =
+            key.starts_with("encrypted") || key.ends_with(".p12") || key == "legacy.pem";
         let password = if is_secret { format!(" -passin {PASSWORD}") } else { String::new() };
         std::fs::create_dir_all(folder.0.join("new")).expect("a folder");
         folder.make(&format!("cd new && {command}{password}"));
@@ -138,8 +141,11 @@ fn the_named_command_makes_a_certificate_usable() {
     ] {
         let message = folder.refusal(certificate, "key.pem");
         says(&message, &["--tls-cert", certificate, found]);
-        let password =
-            if certificate.ends_with(".p12") { format!(" -passin {PASSWORD}") } else { String::new() };
+        let password = if certificate.ends_with(".p12") {
+            format!(" -passin {PASSWORD}")
+        } else {
+            String::new()
+        };
         std::fs::create_dir_all(folder.0.join("new")).expect("a folder");
         folder.make(&format!("cd new && {}{password}", command_of(&message)));
         folder.serves("new/certificate.pem", "key.pem");
@@ -147,7 +153,10 @@ fn the_named_command_makes_a_certificate_usable() {
     folder.make("openssl req -new -key key.pem -subj /CN=localhost -out request.pem");
     folder.make("openssl req -in request.pem -outform DER -out request.der");
     for request in ["request.pem", "request.der"] {
-        says(&folder.refusal(request, "key.pem"), &["--tls-cert", request, "certificate request", "sign it"]);
+        says(
+            &folder.refusal(request, "key.pem"),
+            &["--tls-cert", request, "certificate request", "sign it"],
+        );
     }
     // Without extensions a certificate has version 1.
     folder.make("openssl x509 -req -in request.pem -signkey key.pem -days 2 -out old.pem -extfile /dev/null");
@@ -179,7 +188,11 @@ fn keys_without_a_conversion_are_named() {
             "openssl genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048",
             "for PSS signatures alone",
         ),
-        ("p521.pem", "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521", "secp521r1 (P-521)"),
+        (
+            "p521.pem",
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521",
+            "secp521r1 (P-521)",
+        ),
         ("p521-sec1.pem", "openssl ecparam -name secp521r1 -genkey -noout", "secp521r1 (P-521)"),
         ("k1.pem", "openssl ecparam -name secp256k1 -genkey -noout", "secp256k1"),
         ("brain.pem", "openssl ecparam -name brainpoolP256r1 -genkey -noout", "brainpoolP256r1"),
@@ -201,7 +214,9 @@ fn keys_without_a_conversion_are_named() {
     says(&message, &["parameters alone", "create one"]);
     folder.make("openssl pkey -in key.pem -pubout -out public.pem");
     says(&folder.refusal("cert.pem", "public.pem"), &["a public key alone"]);
-    folder.make("openssl ecparam -name prime256v1 -genkey -noout -param_enc explicit -out explicit.pem");
+    folder.make(
+        "openssl ecparam -name prime256v1 -genkey -noout -param_enc explicit -out explicit.pem",
+    );
     let message = folder.refusal("cert.pem", "explicit.pem");
     says(&message, &["spells its curve out", "named_curve"]);
     std::fs::create_dir_all(folder.0.join("new")).expect("a folder");
@@ -215,11 +230,20 @@ fn mismatched_files_are_reported() {
     let Some(folder) = Folder::new("pairs") else { return };
     folder.make_pair();
     says(&folder.refusal("key.pem", "cert.pem"), &["--tls-cert", "--tls-key", "exchange the two"]);
-    says(&folder.refusal("key.pem", "key.pem"), &["--tls-cert", "a private key and no certificate"]);
-    says(&folder.refusal("cert.pem", "cert.pem"), &["--tls-key", "a certificate and no private key"]);
+    says(
+        &folder.refusal("key.pem", "key.pem"),
+        &["--tls-cert", "a private key and no certificate"],
+    );
+    says(
+        &folder.refusal("cert.pem", "cert.pem"),
+        &["--tls-key", "a certificate and no private key"],
+    );
     folder.make("openssl genpkey -algorithm ED25519 -out other.pem");
     let message = folder.refusal("cert.pem", "other.pem");
-    says(&message, &["does not belong", "cert.pem", "other.pem", "openssl x509 -in", "openssl pkey -in"]);
+    says(
+        &message,
+        &["does not belong", "cert.pem", "other.pem", "openssl x509 -in", "openssl pkey -in"],
+    );
     folder.make("openssl req -x509 -key other.pem -subj /CN=authority -days 2 -out authority.pem");
     folder.make("cat authority.pem cert.pem > chain.pem");
     says(
@@ -230,7 +254,9 @@ fn mismatched_files_are_reported() {
     folder.make("cat cert.pem key.pem > both.pem");
     folder.serves("both.pem", "both.pem");
     folder.make("openssl ecparam -name prime256v1 -genkey -out with-parameters.pem");
-    folder.make("openssl req -x509 -key with-parameters.pem -subj /CN=localhost -days 2 -out third.pem");
+    folder.make(
+        "openssl req -x509 -key with-parameters.pem -subj /CN=localhost -days 2 -out third.pem",
+    );
     folder.serves("third.pem", "with-parameters.pem");
     let pem = std::fs::read_to_string(folder.0.join("key.pem")).expect("the key");
     let utf_16: Vec<u8> = pem.encode_utf16().flat_map(u16::to_le_bytes).collect();

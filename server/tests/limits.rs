@@ -20,7 +20,8 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
 fn ask(stream: &mut TcpStream, more: &str) -> (u16, String) {
     let request = String::from_utf8(program::REQUEST.to_vec()).expect("text");
     // A connection that is refused before its request may be closed by now.
-    let _ = stream.write_all(request.replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1).as_bytes());
+    let _ =
+        stream.write_all(request.replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1).as_bytes());
     let head = read_head(stream);
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
     (status, head)
@@ -86,8 +87,16 @@ fn refusal_beyond(flags: &[&str], open: usize) -> String {
 fn a_503_names_the_flag_that_refused() {
     for (flags, open, says) in [
         (["--max-connections", "1"], 1, ["1 open connection in all", "raise --max-connections"]),
-        (["--max-connections-per-ip", "2"], 2, ["2 open connections from one", "--max-connections-per-ip 2"]),
-        (["--connect-rate-per-ip", "1"], 1, ["1 new connection a second", "--connect-rate-per-ip 1"]),
+        (
+            ["--max-connections-per-ip", "2"],
+            2,
+            ["2 open connections from one", "--max-connections-per-ip 2"],
+        ),
+        (
+            ["--connect-rate-per-ip", "1"],
+            1,
+            ["1 new connection a second", "--connect-rate-per-ip 1"],
+        ),
     ] {
         let text = refusal_beyond(&flags, open);
         assert!(says.iter().all(|part| text.contains(part)), "{says:?}: {text}");
@@ -193,14 +202,19 @@ fn pages_of_other_sites_cannot_drive_a_server_on_loopback() {
 
 #[test]
 fn origins_can_be_listed_or_all_be_accepted() {
-    let listed = Program::start(&["--origin", "https://a.example", "--origin", "https://b.example:8443"]);
+    let listed =
+        Program::start(&["--origin", "https://a.example", "--origin", "https://b.example:8443"]);
     for (origin, status) in [
         ("https://a.example", 101),
         ("HTTPS://B.example:8443", 101),
         ("https://b.example", 403),
         ("null", 403),
     ] {
-        assert_eq!(ask(&mut listed.connect(), &format!("Origin: {origin}\r\n")).0, status, "{origin}");
+        assert_eq!(
+            ask(&mut listed.connect(), &format!("Origin: {origin}\r\n")).0,
+            status,
+            "{origin}"
+        );
     }
     let all = Program::start(&["--origin", "*"]);
     assert_eq!(ask(&mut all.connect(), "Origin: http://anything.example\r\n").0, 101);

@@ -14,7 +14,8 @@ const MANY: usize = 10_000;
 /// Most bytes of anonymous memory per idle connection.
 const PROMISE: i64 = 256;
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 struct Server {
@@ -48,9 +49,11 @@ impl Server {
     }
 
     fn anonymous_bytes(&self) -> i64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("status");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("status");
         let line = status.lines().find(|l| l.starts_with("RssAnon:")).expect("RssAnon");
-        let kib: i64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+        let kib: i64 =
+            line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
         kib * 1024
     }
 
@@ -144,7 +147,9 @@ fn an_idle_connection_costs_little(engine: &str) {
     let idle = settled_slope(&server, base, Duration::from_secs(2));
     echo_each(&mut streams, 1024);
     let used = settled_slope(&server, base, Duration::from_secs(2));
-    println!("engine {engine}: {idle} bytes per idle connection, {used} after each has echoed 1 KiB");
+    println!(
+        "engine {engine}: {idle} bytes per idle connection, {used} after each has echoed 1 KiB"
+    );
     assert!(idle <= PROMISE, "{idle} bytes per idle connection");
     assert!(used <= PROMISE, "{used} bytes per connection after it has echoed 1 KiB");
 }

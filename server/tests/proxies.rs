@@ -39,7 +39,12 @@ impl Kind {
 
     /// Returns whether the program is installed; prints a line where it is not.
     fn is_here(self) -> bool {
-        match Command::new(self.name()).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        match Command::new(self.name())
+            .arg("-v")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+        {
             Ok(_) => true,
             Err(error) => {
                 println!("skipped: no {} here: {error}", self.name());
@@ -67,8 +72,11 @@ struct Site {
 impl Site {
     /// Starts both. `change` edits the proxy's configuration.
     fn start(kind: Kind, name: &str, flags: &[&str], change: impl Fn(String) -> String) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("sparring-{}-{name}-{}", kind.name(), std::process::id()));
+        let folder = std::env::temp_dir().join(format!(
+            "sparring-{}-{name}-{}",
+            kind.name(),
+            std::process::id()
+        ));
         std::fs::create_dir_all(&folder).expect("a folder");
         let log = File::create(folder.join("server.log")).expect("a file");
         let flags = [&["--threads", "1", "--admin", "127.0.0.1:0"][..], flags].concat();
@@ -108,8 +116,12 @@ impl Site {
     /// Sends a request; returns the answer's head and content.
     fn request(&self, line: &str, more: &str) -> (String, String) {
         let mut stream = connect(self.address);
-        write!(stream, "{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n", self.address)
-            .expect("request");
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n",
+            self.address
+        )
+        .expect("request");
         answer(&mut stream)
     }
 
@@ -227,7 +239,8 @@ fn free_port() -> u16 {
 fn answer(stream: &mut TcpStream) -> (String, String) {
     let head = read_head(stream);
     let head_in_small = head.to_ascii_lowercase();
-    let length = head_in_small.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let length =
+        head_in_small.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
     let mut content = String::new();
     stream.take(length.unwrap_or(u64::MAX)).read_to_string(&mut content).expect("the content");
     (head, content)
@@ -315,7 +328,8 @@ fn says_what_to_do_where_nginx_changes_the_host() {
 #[test]
 fn probes_leave_no_line_in_the_log() {
     for engine in engines() {
-        let path = std::env::temp_dir().join(format!("sparring-probes-{engine}-{}.log", std::process::id()));
+        let path = std::env::temp_dir()
+            .join(format!("sparring-probes-{engine}-{}.log", std::process::id()));
         let log = File::create(&path).expect("a file");
         let listen = ["--listen", "ws://127.0.0.1:0", "--listen", "wss://127.0.0.1:0"];
         let flags = ["--engine", &engine, "--threads", "1", "--tls-self-signed"];

@@ -55,7 +55,11 @@ fn head(client: &mut Client) -> String {
 fn both_schemes_echo_side_by_side() {
     on_every_engine(&[], |server| {
         assert!(server.lines[0].starts_with("listening on ws://127.0.0.1:"), "{}", server.lines[0]);
-        assert!(server.lines[1].starts_with("listening on wss://127.0.0.1:"), "{}", server.lines[1]);
+        assert!(
+            server.lines[1].starts_with("listening on wss://127.0.0.1:"),
+            "{}",
+            server.lines[1]
+        );
         let mut plain = server.open();
         let secure = secure(server.address_of(1));
         let url = format!("ws://{}/", server.address_of(1));
@@ -63,7 +67,10 @@ fn both_schemes_echo_side_by_side() {
         for size in [0, 1, 125, 126, 16_384, 65_535, 65_536, 1 << 20] {
             let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
             socket.send(Message::binary(bytes.clone())).expect("a message");
-            assert!(socket.read().expect("an echo").into_data() == bytes, "{size} bytes came back as others");
+            assert!(
+                socket.read().expect("an echo").into_data() == bytes,
+                "{size} bytes came back as others"
+            );
             plain.write_all(&client_frame(1, b"beside")).expect("frame");
             expect(&mut plain, b"\x81\x06beside");
         }
@@ -89,7 +96,10 @@ fn connections_beyond_the_limit_get_503_in_tls() {
             let mut other = secure(server.address_of(1));
             let mut answer = String::new();
             other.read_to_string(&mut answer).expect("an answer and a close_notify");
-            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "),
+                "{answer}"
+            );
         }
         first.write_all(&client_frame(1, b"here")).expect("frame");
         let mut back = [0; 6];

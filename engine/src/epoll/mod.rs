@@ -56,7 +56,9 @@ pub(crate) fn run<H: Handler>(
 
 fn setup_error(source: io::Error) -> EngineError {
     if source.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .current
+            .unwrap_or(u64::MAX);
         return EngineError::Descriptors {
             wanted: limit.saturating_add(16),
             what: "an epoll instance",

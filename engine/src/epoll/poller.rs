@@ -33,7 +33,12 @@ impl Poller {
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(key), interest)?)
     }
 
-    pub(super) fn modify(&self, socket: impl AsFd, key: u64, interest: EventFlags) -> io::Result<()> {
+    pub(super) fn modify(
+        &self,
+        socket: impl AsFd,
+        key: u64,
+        interest: EventFlags,
+    ) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(key), interest)?)
     }
 
@@ -69,8 +74,10 @@ impl Poller {
     }
 
     fn wait_fine(&mut self, span: Duration) -> io::Result<usize> {
-        let timeout =
-            libc::timespec { tv_sec: span.as_secs().cast_signed(), tv_nsec: i64::from(span.subsec_nanos()) };
+        let timeout = libc::timespec {
+            tv_sec: span.as_secs().cast_signed(),
+            tv_nsec: i64::from(span.subsec_nanos()),
+        };
         // SAFETY: `events` is valid for writes of `EVENTS` entries, and `timeout` for reads. A null
         // mask changes no signals.
         let ready = unsafe {

@@ -71,7 +71,13 @@ impl EpollIo {
         }
         let mut rest = ChainOutcome::Rest { at: chain.head, skip: 0 };
         if socket.backlog.is_none() {
-            rest = self.outbox.send(socket.fd.as_fd(), chain, record, input, &mut counters.bytes_out)?;
+            rest = self.outbox.send(
+                socket.fd.as_fd(),
+                chain,
+                record,
+                input,
+                &mut counters.bytes_out,
+            )?;
             if rest == ChainOutcome::Sent {
                 return Ok(Written::Done);
             }

@@ -184,7 +184,9 @@ impl<H: Handler, I: Io> Connections<H, I> {
         mut input: Option<I::Input<'_>>,
         f: impl FnOnce(&mut HandlerState<H::Conn>, &mut [u8], &mut Output<'_>),
     ) -> bool {
-        let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Open) else { return false };
+        let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Open) else {
+            return false;
+        };
         let unsent = I::unsent(&c.io);
         c.awaits_drain |= unsent > 0;
         let bytes = input.as_deref_mut().unwrap_or_default();

@@ -17,7 +17,12 @@ impl<H: Handler, I: Io> Connections<H, I> {
     }
 
     /// Accepts one connection at `socket`, the socket of a listener, if the worker accepts there.
-    pub(crate) fn accept(&mut self, handler: &mut H, listener: usize, socket: impl AsFd) -> Accepted {
+    pub(crate) fn accept(
+        &mut self,
+        handler: &mut H,
+        listener: usize,
+        socket: impl AsFd,
+    ) -> Accepted {
         if !self.is_accepting(listener) {
             return Accepted::Stopped;
         }
@@ -58,8 +63,15 @@ impl<H: Handler, I: Io> Connections<H, I> {
     }
 
     /// Handles the outcome of a connect that has not timed out.
-    pub(crate) fn complete_connect(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<()>) {
-        let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Connecting) else { return };
+    pub(crate) fn complete_connect(
+        &mut self,
+        handler: &mut H,
+        id: ConnId,
+        outcome: io::Result<()>,
+    ) {
+        let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Connecting) else {
+            return;
+        };
         let HandlerState::Unopened { tag } = c.handler else { return };
         if let Err(error) = outcome {
             return self.fail_connect(id, error);
@@ -79,7 +91,8 @@ impl<H: Handler, I: Io> Connections<H, I> {
 
     fn insert(&mut self, socket: OwnedFd, state: State, tag: u64) -> io::Result<ConnId> {
         let io = &mut self.io;
-        self.table.insert_with(|id| Ok(Connection::new(io.register(id, socket, state)?, state, tag)))
+        self.table
+            .insert_with(|id| Ok(Connection::new(io.register(id, socket, state)?, state, tag)))
     }
 
     fn open(&mut self, handler: &mut H, id: ConnId, from: Origin) {

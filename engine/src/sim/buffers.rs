@@ -70,7 +70,8 @@ impl Buffers {
         // SAFETY: the buffer lies inside the allocation, and nobody else refers to its bytes: the
         // engine's references into buffers end before it enters the kernel, which is the only time
         // at which the kernel fills one.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(self.start(id).as_ptr(), bytes.len()) };
+        let buffer =
+            unsafe { std::slice::from_raw_parts_mut(self.start(id).as_ptr(), bytes.len()) };
         buffer.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
         Some(id)
     }
@@ -117,7 +118,8 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        let whole = std::ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.size * self.places.len());
+        let whole =
+            std::ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.size * self.places.len());
         // SAFETY: the allocation that `new` leaked, with its length, freed once.
         drop(unsafe { Box::from_raw(whole) });
     }

@@ -114,13 +114,15 @@ impl Kernel {
 
     /// Send that has not read a buffer yet, or whose outcome the engine does not know.
     pub(super) fn send_out_of(&self, id: u16) -> Option<Token> {
-        let inside = |pieces: &Pieces| pieces.iter().any(|&(start, _)| self.buffers.at(start) == Some(id));
+        let inside =
+            |pieces: &Pieces| pieces.iter().any(|&(start, _)| self.buffers.at(start) == Some(id));
         let queued = self.queue.iter().filter(|e| inside(&e.pieces)).map(|e| e.token);
         let late = self.pending.iter().filter_map(|p| match &p.work {
             Work::Send { pieces, .. } if inside(pieces) => Some(p.token),
             _ => None,
         });
-        let unreaped = self.unreaped.iter().filter(|(_, pieces)| inside(pieces)).map(|(token, _)| *token);
+        let unreaped =
+            self.unreaped.iter().filter(|(_, pieces)| inside(pieces)).map(|(token, _)| *token);
         queued.chain(late).chain(unreaped).next()
     }
 }

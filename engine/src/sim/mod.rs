@@ -143,7 +143,8 @@ impl Simulation {
                 return Err(self.violation("it hangs: too many steps", workers));
             }
             self.steps_left -= 1;
-            let awake: Vec<usize> = (0..workers.len()).filter(|&n| !workers[n].is_asleep()).collect();
+            let awake: Vec<usize> =
+                (0..workers.len()).filter(|&n| !workers[n].is_asleep()).collect();
             let mut world = self.world.borrow_mut();
             world.movable(&mut movable);
             if self.random.chance(world.faults.signals)
@@ -185,15 +186,18 @@ impl Simulation {
 impl World {
     /// Advances the clock to the next event. Returns whether there is one.
     fn jump(&mut self) -> bool {
-        let of_rings =
-            (0..self.rings.len()).filter(|&r| !self.rings[r].gone).filter_map(|r| self.next_event(r));
+        let of_rings = (0..self.rings.len())
+            .filter(|&r| !self.rings[r].gone)
+            .filter_map(|r| self.next_event(r));
         let Some(next) = of_rings.chain(self.next_move()).min() else { return false };
         self.clock = self.clock.max(next);
         true
     }
 
     fn dump_network(&self, text: &mut String) {
-        for (id, s) in self.sockets.iter().enumerate().filter(|(_, s)| !(s.orphan && s.outgoing.is_empty())) {
+        for (id, s) in
+            self.sockets.iter().enumerate().filter(|(_, s)| !(s.orphan && s.outgoing.is_empty()))
+        {
             let _ = writeln!(
                 text,
                 "  socket {id} of {:?}: peer {:?}, outgoing {}, incoming {}, fin {}/{}, broken {}, orphan {}",

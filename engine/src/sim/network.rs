@@ -12,10 +12,15 @@ use crate::time::Nanos;
 const QUEUE: usize = 64;
 
 impl World {
-    pub(super) fn new_socket(&mut self, from: Option<SocketAddr>, to: Option<SocketAddr>) -> SocketId {
+    pub(super) fn new_socket(
+        &mut self,
+        from: Option<SocketAddr>,
+        to: Option<SocketAddr>,
+    ) -> SocketId {
         let sizes = [600, 4_000, 30_000, 200_000];
         // As the kernel does where the caller leaves the port open.
-        let chosen = SocketAddr::from(([127, 0, 0, 1], 20_000 + (self.sockets.len() % 40_000) as u16));
+        let chosen =
+            SocketAddr::from(([127, 0, 0, 1], 20_000 + (self.sockets.len() % 40_000) as u16));
         let from = from.or(to.map(|_| chosen));
         let socket = Socket {
             peer: None,

@@ -40,7 +40,8 @@ impl SimulatedRing {
     ) -> (Self, SimulatedBuffers) {
         let buffers = Buffers::new(usize::from(config.buffers), config.buffer_size as usize);
         let (memory, size, count) = (buffers.memory(), buffers.size(), buffers.count());
-        let kernel = Kernel::new(config.sq_entries as usize, config.cq_entries as usize, buffers, accepted);
+        let kernel =
+            Kernel::new(config.sq_entries as usize, config.cq_entries as usize, buffers, accepted);
         let rings = &mut world.borrow_mut().rings;
         rings.push(kernel);
         let index = rings.len() - 1;
@@ -137,7 +138,12 @@ impl BufferRing for SimulatedBuffers {
         // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps
         // alive. The world writes to a buffer that is the engine's only in `give_back`, which the
         // reference to self that this one borrows from excludes.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.add(usize::from(id) * self.size).as_ptr(), len) }
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.memory.add(usize::from(id) * self.size).as_ptr(),
+                len,
+            )
+        }
     }
 
     fn give_back(&mut self, id: u16) {

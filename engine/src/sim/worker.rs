@@ -70,7 +70,17 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
         let core = Core::new((ring, buffers), config, inbox, accepted as u32)?;
         let world = world.clone();
         let core = Some(core);
-        Ok(Self { world, index, core, handler, remote, begun: false, waiting: false, bounds, end: None })
+        Ok(Self {
+            world,
+            index,
+            core,
+            handler,
+            remote,
+            begun: false,
+            waiting: false,
+            bounds,
+            end: None,
+        })
     }
 
     /// Wakes the worker as [`Remote::wake`] does.
@@ -177,7 +187,13 @@ impl<H: Handler> Step for SimulatedWorker<'_, H> {
     }
 
     fn dump(&self, text: &mut String) {
-        let _ = writeln!(text, "worker {}: waiting {}, over {}", self.index, self.waiting, self.is_over());
+        let _ = writeln!(
+            text,
+            "worker {}: waiting {}, over {}",
+            self.index,
+            self.waiting,
+            self.is_over()
+        );
         if let Some(core) = &self.core {
             core.dump(text);
         }

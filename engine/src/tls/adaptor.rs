@@ -69,7 +69,10 @@ impl<H: Handler> Tls<H> {
     /// handler.
     fn secured(&mut self, id: ConnId, c: &mut TlsConn<H::Conn>, out: &mut Output<'_>) {
         let TlsConn { inner, session: Some(session) } = c else { return };
-        let Stage::Handshake(waiting) = std::mem::replace(&mut session.stage, Stage::Secured) else { return };
+        let Stage::Handshake(waiting) = std::mem::replace(&mut session.stage, Stage::Secured)
+        else {
+            return;
+        };
         let Waiting { bytes, close, pause } = waiting;
         if !bytes.is_empty()
             && let Err(error) = session.encrypt(&bytes, out)
@@ -82,7 +85,8 @@ impl<H: Handler> Tls<H> {
         if pause {
             out.pause();
         }
-        self.layer.call_handler(session, inner, &mut [], out, |c, _, out| self.inner.secured(id, c, out));
+        self.layer
+            .call_handler(session, inner, &mut [], out, |c, _, out| self.inner.secured(id, c, out));
     }
 }
 
@@ -97,7 +101,8 @@ impl<H: Handler> Handler for Tls<H> {
         let Some(mut session) = self.layer.session(from) else {
             return TlsConn { inner: self.inner.opened(id, from, out), session: None };
         };
-        let inner = self.inner.opened(id, from, &mut self.layer.record.begin(out.now(), out.unsent(), 0));
+        let inner =
+            self.inner.opened(id, from, &mut self.layer.record.begin(out.now(), out.unsent(), 0));
         self.layer.apply_output(&mut session, &[], out);
         if matches!(session.stage, Stage::Handshake(_))
             && let Err(error) = session.begin(out)
@@ -133,8 +138,9 @@ impl<H: Handler> Handler for Tls<H> {
         }
         let Some(session) = &mut c.session else { return };
         if matches!(session.stage, Stage::Secured) && !plain.is_empty() {
-            let f =
-                |c: &mut _, bytes: &mut [u8], out: &mut Output<'_>| self.inner.received(id, c, bytes, out);
+            let f = |c: &mut _, bytes: &mut [u8], out: &mut Output<'_>| {
+                self.inner.received(id, c, bytes, out);
+            };
             self.layer.call_handler(session, &mut c.inner, &mut plain, out, f);
         }
         plain.clear();
@@ -163,7 +169,9 @@ impl<H: Handler> Handler for Tls<H> {
     }
 
     fn drained(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>) {
-        let Some(session) = &mut c.session else { return self.inner.drained(id, &mut c.inner, out) };
+        let Some(session) = &mut c.session else {
+            return self.inner.drained(id, &mut c.inner, out);
+        };
         if matches!(session.stage, Stage::Secured | Stage::HalfClosed) {
             self.layer.call_handler(session, &mut c.inner, &mut [], out, |c, _, out| {
                 self.inner.drained(id, c, out);
@@ -172,7 +180,9 @@ impl<H: Handler> Handler for Tls<H> {
     }
 
     fn deadline(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>) {
-        let Some(session) = &mut c.session else { return self.inner.deadline(id, &mut c.inner, out) };
+        let Some(session) = &mut c.session else {
+            return self.inner.deadline(id, &mut c.inner, out);
+        };
         if matches!(&session.stage, Stage::Handshake(waiting) if waiting.close) {
             self.layer.close(session, CloseMode::Abort, out);
         } else {
@@ -184,7 +194,11 @@ impl<H: Handler> Handler for Tls<H> {
 
     fn closed(&mut self, id: ConnId, c: Self::Conn, cause: Cause) {
         let failure = c.session.and_then(|session| session.failure);
-        self.inner.closed(id, c.inner, failure.map_or(cause, |failure| Cause::Layer(Box::new(failure))));
+        self.inner.closed(
+            id,
+            c.inner,
+            failure.map_or(cause, |failure| Cause::Layer(Box::new(failure))),
+        );
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {

@@ -114,8 +114,8 @@ pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
 
 fn config(trust: Trust, certificate: Arc<NoClientCertificate>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(fastest_first(ring::default_provider()));
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
     let builder = match trust {
         Trust::Roots(roots) => builder.with_root_certificates(roots),
         Trust::Certificates(given) => {
@@ -124,7 +124,9 @@ fn config(trust: Trust, certificate: Arc<NoClientCertificate>) -> Result<Arc<Cli
         }
         Trust::Anybody => {
             let schemes = provider.signature_verification_algorithms.supported_schemes();
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(schemes)))
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(schemes)))
         }
     };
     let mut config = builder.with_client_cert_resolver(certificate);
@@ -133,7 +135,8 @@ fn config(trust: Trust, certificate: Arc<NoClientCertificate>) -> Result<Arc<Cli
 }
 
 fn fastest_first(mut provider: CryptoProvider) -> CryptoProvider {
-    let is_fastest = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite()).contains("AES_128_GCM");
+    let is_fastest =
+        |suite: &SupportedCipherSuite| format!("{:?}", suite.suite()).contains("AES_128_GCM");
     provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !is_fastest(suite)));
     provider
 }
@@ -163,7 +166,10 @@ struct AcceptGivenCertificates {
 }
 
 impl AcceptGivenCertificates {
-    fn new(given: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+    fn new(
+        given: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         given.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -280,8 +286,9 @@ mod tests {
             params.self_signed(&key).expect("a certificate").der().clone()
         };
         let (given, other) = (authority(), authority());
-        let verifier = AcceptGivenCertificates::new(vec![given.clone()], Arc::new(ring::default_provider()))
-            .expect("one");
+        let verifier =
+            AcceptGivenCertificates::new(vec![given.clone()], Arc::new(ring::default_provider()))
+                .expect("one");
         let verify = |certificate: &CertificateDer<'_>, name: &'static str| {
             let server = ServerName::try_from(name).expect("a name");
             verifier.verify_server_cert(certificate, &[], &server, &[], UnixTime::now()).map(|_| ())
@@ -293,7 +300,8 @@ mod tests {
     #[test]
     fn the_fastest_suite_of_each_version_comes_first() {
         let suites = fastest_first(ring::default_provider()).cipher_suites;
-        let first_old = suites.iter().position(|suite| suite.tls13().is_none()).expect("TLS 1.2 is there");
+        let first_old =
+            suites.iter().position(|suite| suite.tls13().is_none()).expect("TLS 1.2 is there");
         let name = |n: usize| format!("{:?}", suites[n].suite());
         assert_eq!(name(0), "TLS13_AES_128_GCM_SHA256");
         assert!(name(first_old).contains("AES_128_GCM"), "{}", name(first_old));

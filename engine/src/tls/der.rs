@@ -96,7 +96,10 @@ pub(super) enum Kind {
 
 /// Unsupported algorithms of keys, by the DER of their object identifiers.
 const UNSUPPORTED: &[(&[u8], &str)] = &[
-    (&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0A], "an RSA key for PSS signatures alone"),
+    (
+        &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0A],
+        "an RSA key for PSS signatures alone",
+    ),
     (&[0x2A, 0x86, 0x48, 0xCE, 0x38, 0x04, 0x01], "a DSA key"),
     (&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x03, 0x01], "a Diffie-Hellman key"),
     (&[0x2B, 0x65, 0x6E], "an X25519 key, which cannot sign"),
@@ -188,7 +191,9 @@ impl Kind {
 /// Length of a positive number in bits.
 fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-    number[zeros..].first().map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
+    number[zeros..]
+        .first()
+        .map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
 }
 
 #[cfg(test)]
@@ -288,9 +293,15 @@ mod tests {
         assert_eq!(read(&[4, 0x82, 0, 1, 9]), Some((4, &[9][..], &[][..])));
         assert_eq!(read(&[4, 0x80, 9, 8]), Some((4, &[9, 8][..], &[][..])));
         let too_long = &[4, 0x89, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-        for bytes in
-            [&[][..], &[4], &[4, 1], &[4, 2, 9], &[4, 0x82, 1], &[4, 0x84, 255, 255, 255, 255], too_long]
-        {
+        for bytes in [
+            &[][..],
+            &[4],
+            &[4, 1],
+            &[4, 2, 9],
+            &[4, 0x82, 1],
+            &[4, 0x84, 255, 255, 255, 255],
+            too_long,
+        ] {
             assert_eq!(read(bytes), None, "{bytes:?}");
         }
     }
@@ -315,7 +326,9 @@ mod tests {
 
     #[test]
     fn leading_zeros_are_no_bits_of_a_number() {
-        for (number, expected) in [(&[][..], 0), (&[0], 0), (&[1], 1), (&[0, 0x80], 8), (&[1, 0, 1], 17)] {
+        for (number, expected) in
+            [(&[][..], 0), (&[0], 0), (&[1], 1), (&[0, 0x80], 8), (&[1, 0, 1], 17)]
+        {
             assert_eq!(bits(number), expected, "{number:?}");
         }
     }

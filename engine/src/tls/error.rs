@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn a_certificate_error_is_known_by_its_type() {
         let library = OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity));
-        assert_eq!(webpki_error(&CertificateError::Other(library)), Some(&webpki::Error::CaUsedAsEndEntity));
+        assert_eq!(
+            webpki_error(&CertificateError::Other(library)),
+            Some(&webpki::Error::CaUsedAsEndEntity)
+        );
         let look_alike = OtherError(Arc::new(CaUsedAsEndEntity));
         assert_eq!(webpki_error(&CertificateError::Other(look_alike)), None);
         assert_eq!(webpki_error(&CertificateError::Expired), None);

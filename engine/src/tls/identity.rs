@@ -92,7 +92,8 @@ pub fn read_identity(
 
 impl NamedFile {
     fn read(&self) -> Result<Vec<u8>, IdentityError> {
-        std::fs::read(&self.path).map_err(|source| IdentityError::Unreadable { file: self.clone(), source })
+        std::fs::read(&self.path)
+            .map_err(|source| IdentityError::Unreadable { file: self.clone(), source })
     }
 
     fn holds(self, Diagnosis { found, remedy }: Diagnosis) -> IdentityError {
@@ -118,7 +119,9 @@ fn pair_remedy(
 ) -> String {
     let is_of = |n: &usize| !matches!(check(&chain[*n..], key), Err(Error::InconsistentKeys(_)));
     match (1..chain.len()).find(is_of) {
-        Some(n) => format!("it belongs to certificate {} of that file, which has to come first", n + 1),
+        Some(n) => {
+            format!("it belongs to certificate {} of that file, which has to come first", n + 1)
+        }
         None => format!(
             "give the two that were made together, the certificate of this end first in its file; `openssl \
              x509 -in {} -noout -pubkey` and `openssl pkey -in {} -pubout` print the same for a pair",

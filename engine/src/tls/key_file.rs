@@ -37,8 +37,9 @@ fn filled(remedy: &str, path: &Path) -> String {
 /// Returns the path as an argument for a shell.
 pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let is_plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ',' | ':');
+    let is_plain = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ',' | ':')
+    };
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
@@ -68,7 +69,11 @@ fn has_encrypted_section(bytes: &[u8]) -> bool {
 const PEM_WITHOUT_KEY: &[(&str, &str, &str)] = &[
     ("ENCRYPTED PRIVATE KEY", "an encrypted private key", DECRYPT),
     ("DSA PRIVATE KEY", "a DSA key", NO_CONVERSION),
-    ("OPENSSH PRIVATE KEY", "a key in the format of OpenSSH", "openssl does not convert it: {create}"),
+    (
+        "OPENSSH PRIVATE KEY",
+        "a key in the format of OpenSSH",
+        "openssl does not convert it: {create}",
+    ),
     (
         "PRIVATE KEY",
         "a damaged private key in PEM",
@@ -101,7 +106,8 @@ const PEM_WITHOUT_CERTIFICATE: &[(&str, &str, &str)] = &[
 
 const OPENSSL_CERTIFICATE: &str = "a certificate in a form of openssl's own";
 const CONVERT_CERTIFICATE: &str = "convert it with `openssl x509 -in {file} -out certificate.pem`";
-const CONVERT_PKCS7: &str = "convert it with `openssl pkcs7 -print_certs -in {file} -out certificate.pem`";
+const CONVERT_PKCS7: &str =
+    "convert it with `openssl pkcs7 -print_certs -in {file} -out certificate.pem`";
 
 /// Applies the rules for PEM labels.
 fn by_label(labels: &[String], rules: &[(&str, &str, &str)], path: &Path) -> Option<Diagnosis> {
@@ -123,9 +129,10 @@ pub(super) fn no_private_key(bytes: &[u8], path: &Path) -> Diagnosis {
         return diagnosis(format!("`{label}` and no private key"), CREATE);
     }
     let (found, remedy) = match Der::of(bytes) {
-        Some(Der::Key) => {
-            ("a private key in DER", "convert it with `openssl pkey -inform DER -in {file} -out key.pem`")
-        }
+        Some(Der::Key) => (
+            "a private key in DER",
+            "convert it with `openssl pkey -inform DER -in {file} -out key.pem`",
+        ),
         Some(Der::EncryptedKey) => (
             "an encrypted private key in DER",
             "decrypt and convert it with `openssl pkcs8 -inform DER -in {file} -out key.pem`, which asks for its \
@@ -235,7 +242,8 @@ mod tests {
     use super::*;
 
     fn pem(label: &str) -> Vec<u8> {
-        format!("text before it\n-----BEGIN {label}-----\r\nAAAA\n-----END {label}-----\n").into_bytes()
+        format!("text before it\n-----BEGIN {label}-----\r\nAAAA\n-----END {label}-----\n")
+            .into_bytes()
     }
 
     #[test]
@@ -247,16 +255,22 @@ mod tests {
             ("PRIVATE KEY", "a damaged private key in PEM", "`openssl pkey -in k.pem -noout`"),
             ("EC PRIVATE KEY", "a damaged private key in PEM", "every line"),
             ("CERTIFICATE", "a certificate and no private key", "belongs to it"),
-            ("NEW CERTIFICATE REQUEST", "a certificate request and no private key", "belongs to it"),
+            (
+                "NEW CERTIFICATE REQUEST",
+                "a certificate request and no private key",
+                "belongs to it",
+            ),
             ("RSA PUBLIC KEY", "a public key alone", "belongs to it"),
             ("EC PARAMETERS", "parameters alone and no private key", "genpkey"),
             ("X509 CRL", "`X509 CRL` and no private key", "genpkey"),
         ] {
-            let Diagnosis { found: said, remedy: to_do } = no_private_key(&pem(label), Path::new("k.pem"));
+            let Diagnosis { found: said, remedy: to_do } =
+                no_private_key(&pem(label), Path::new("k.pem"));
             assert_eq!(said, found);
             assert!(to_do.contains(remedy), "{label}: {to_do}");
         }
-        let legacy = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n";
+        let legacy =
+            b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n";
         assert_eq!(no_private_key(legacy, Path::new("k.pem")).found, "an encrypted private key");
     }
 
@@ -264,14 +278,19 @@ mod tests {
     fn sections_of_other_kinds_are_named_in_place_of_a_certificate() {
         for (label, found, remedy) in [
             ("CERTIFICATE", "a damaged certificate in PEM", "`openssl x509 -in c.pem -noout`"),
-            ("TRUSTED CERTIFICATE", "a certificate in a form of openssl's own", "`openssl x509 -in c.pem"),
+            (
+                "TRUSTED CERTIFICATE",
+                "a certificate in a form of openssl's own",
+                "`openssl x509 -in c.pem",
+            ),
             ("CERTIFICATE REQUEST", "a certificate request, which nobody has signed", "sign it"),
             ("PKCS7", "certificates in PKCS #7", "`openssl pkcs7 -print_certs -in c.pem"),
             ("PRIVATE KEY", "a private key and no certificate", "belongs to it"),
             ("PUBLIC KEY", "a public key and no certificate", "belongs to it"),
             ("X509 CRL", "`X509 CRL` and no certificate", "BEGIN CERTIFICATE"),
         ] {
-            let Diagnosis { found: said, remedy: to_do } = no_certificate(&pem(label), Path::new("c.pem"));
+            let Diagnosis { found: said, remedy: to_do } =
+                no_certificate(&pem(label), Path::new("c.pem"));
             assert_eq!(said, found);
             assert!(to_do.contains(remedy), "{label}: {to_do}");
         }
@@ -299,13 +318,15 @@ mod tests {
         assert_eq!(found(b"hello\n"), "neither PEM nor DER");
         let indented = "PEM whose lines begin with something else";
         assert_eq!(found(b"  -----BEGIN PRIVATE KEY-----\n"), indented);
-        let wide: Vec<u8> = "-----BEGIN PRIVATE KEY-----".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let wide: Vec<u8> =
+            "-----BEGIN PRIVATE KEY-----".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(found(&wide), indented);
     }
 
     #[test]
     fn a_label_from_a_file_is_escaped_and_cut() {
-        let said = no_certificate(&pem(&format!("\u{1b}[31m{}", "A".repeat(1000))), Path::new("c")).found;
+        let said =
+            no_certificate(&pem(&format!("\u{1b}[31m{}", "A".repeat(1000))), Path::new("c")).found;
         assert!(said.starts_with("`\\u{1b}[31mAAA") && said.len() < 80, "{said}");
     }
 }

@@ -66,12 +66,19 @@ impl Layer {
         result
     }
 
-    pub(super) fn apply_output(&mut self, session: &mut Session, input: &[u8], out: &mut Output<'_>) {
+    pub(super) fn apply_output(
+        &mut self,
+        session: &mut Session,
+        input: &[u8],
+        out: &mut Output<'_>,
+    ) {
         let commands = self.record.take_commands();
         let sent = match &mut session.stage {
             Stage::Handshake(waiting) => {
                 let pieces = self.record.segments().iter();
-                pieces.for_each(|piece| waiting.bytes.extend_from_slice(self.record.bytes(piece, input)));
+                pieces.for_each(|piece| {
+                    waiting.bytes.extend_from_slice(self.record.bytes(piece, input));
+                });
                 Ok(())
             }
             Stage::Secured | Stage::HalfClosed => {
@@ -90,7 +97,12 @@ impl Layer {
     }
 
     /// Encrypts the handler's output: small segments joined, large ones in place.
-    fn send(&mut self, session: &mut Session, input: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
+    fn send(
+        &mut self,
+        session: &mut Session,
+        input: &[u8],
+        out: &mut Output<'_>,
+    ) -> Result<(), TlsError> {
         let pieces: &[Segment] = self.record.segments();
         if let [piece] = pieces {
             return session.encrypt(self.record.bytes(piece, input), out);
@@ -116,7 +128,8 @@ impl Layer {
         if let Some(at) = commands.deadline {
             out.set_deadline(at);
         }
-        let waiting = if let Stage::Handshake(waiting) = &mut session.stage { Some(waiting) } else { None };
+        let waiting =
+            if let Stage::Handshake(waiting) = &mut session.stage { Some(waiting) } else { None };
         match (commands.pause, waiting) {
             (Some(pause), Some(waiting)) => waiting.pause = pause,
             (Some(true), None) => out.pause(),
@@ -165,7 +178,11 @@ impl Layer {
     }
 }
 
-fn send_joined(joined: &mut Vec<u8>, session: &mut Session, out: &mut Output<'_>) -> Result<(), TlsError> {
+fn send_joined(
+    joined: &mut Vec<u8>,
+    session: &mut Session,
+    out: &mut Output<'_>,
+) -> Result<(), TlsError> {
     let sent = if joined.is_empty() { Ok(()) } else { session.encrypt(joined, out) };
     joined.clear();
     sent

@@ -171,7 +171,8 @@ impl Session {
     }
 
     fn looks_like_tls(&self, first: u8) -> Result<(), TlsError> {
-        let right = if self.is_server() { first == HANDSHAKE } else { CONTENT_TYPES.contains(&first) };
+        let right =
+            if self.is_server() { first == HANDSHAKE } else { CONTENT_TYPES.contains(&first) };
         if right { Ok(()) } else { Err(TlsError::NotTls) }
     }
 
@@ -183,7 +184,11 @@ impl Session {
         }
     }
 
-    fn pump_stash(&mut self, plain: &mut Vec<u8>, out: &mut Output<'_>) -> Result<Progress, TlsError> {
+    fn pump_stash(
+        &mut self,
+        plain: &mut Vec<u8>,
+        out: &mut Output<'_>,
+    ) -> Result<Progress, TlsError> {
         let mut stash = std::mem::take(&mut self.stash);
         let (used, progress) = self.pump(&mut stash, plain, out)?;
         if used < stash.len() {

@@ -20,7 +20,8 @@ use crate::wheel::TICK;
 
 /// Time after which a send counts as slow. Until then the connection is not read from.
 const PATIENCE: Duration = Duration::from_millis(10);
-const _: () = assert!(PATIENCE.as_nanos() >= TICK.as_nanos(), "a timer cannot be finer than a tick");
+const _: () =
+    assert!(PATIENCE.as_nanos() >= TICK.as_nanos(), "a timer cannot be finer than a tick");
 
 /// Progress of the turn.
 #[derive(Default)]
@@ -251,7 +252,12 @@ impl<H: Handler> Core<H> {
     }
 
     /// Handles the outcome of a connect that has not timed out.
-    pub(super) fn complete_connect(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<()>) {
+    pub(super) fn complete_connect(
+        &mut self,
+        handler: &mut H,
+        id: ConnId,
+        outcome: io::Result<()>,
+    ) {
         self.enter_turn();
         if let Some(c) = self.connections.table.get_mut(id) {
             c.io.watch = None;

@@ -41,7 +41,8 @@ use std::time::Duration;
 use ::tokio_uring::Runtime;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -121,7 +122,9 @@ fn build_with_retries(sq_entries: u32, cq_entries: u32, waited: &mut u32) -> io:
     loop {
         match build_once(sq_entries, cq_entries, true) {
             // COOP_TASKRUN came with Linux 5.19, SINGLE_ISSUER with 6.0.
-            Err(error) if is(&error, libc::EINVAL) => return build_once(sq_entries, cq_entries, false),
+            Err(error) if is(&error, libc::EINVAL) => {
+                return build_once(sq_entries, cq_entries, false);
+            }
             Err(error) if is(&error, libc::ENOMEM) && *waited < MEMLOCK_RETRIES => {
                 *waited += 1;
                 std::thread::sleep(MEMLOCK_PAUSE);
@@ -168,7 +171,11 @@ fn setup_error(source: io::Error, sq_entries: u32, cq_entries: u32) -> EngineErr
 }
 
 /// Runs the main task: starts the listeners' tasks, finishes the turns, and stops.
-async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>>) -> io::Result<()> {
+async fn drive<H: Handler>(
+    config: &Config,
+    inbox: &Inbox,
+    shared: &Rc<Shared<H>>,
+) -> io::Result<()> {
     let mut timer = Timer::new()?;
     let wakes = watch_readable(inbox.event())?;
     shared.enter(Core::start);
@@ -202,7 +209,8 @@ async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>
 /// afterwards (tokio-uring 0.5, `Driver::drop`). Input that arrives in between would be written to
 /// memory with another owner.
 async fn finish<H: Handler>(shared: &Rc<Shared<H>>) {
-    wait_until(LAST_PASSES, || shared.has_panicked() || !shared.enter(|core, _| core.is_writing())).await;
+    wait_until(LAST_PASSES, || shared.has_panicked() || !shared.enter(|core, _| core.is_writing()))
+        .await;
     shared.enter(|core, _| core.connections.end_all());
     if !shared.has_panicked() {
         shared.enter(|core, handler| core.connections.report_closed(handler));

@@ -46,8 +46,10 @@ pub(super) fn receive(
     let len = u32::try_from(room.len()).unwrap_or(u32::MAX);
     // The room lies on the heap and stays there when `buffer` moves. Nobody else uses it while the
     // operation holds it.
-    let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), room.as_mut_ptr().cast(), len).build();
-    let resources = Resources { _socket: socket.clone(), _in_flight: in_flight.clone(), memory: buffer };
+    let entry =
+        opcode::Recv::new(types::Fd(socket.as_raw_fd()), room.as_mut_ptr().cast(), len).build();
+    let resources =
+        Resources { _socket: socket.clone(), _in_flight: in_flight.clone(), memory: buffer };
     UnsubmittedOneshot::new(resources, Receiving, entry).submit()
 }
 

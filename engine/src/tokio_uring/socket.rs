@@ -166,7 +166,8 @@ impl Socket {
         if received >= self.receive_size {
             self.receive_size = (self.receive_size * 2).min(most);
         }
-        self.small_receives = if received < self.receive_size / 4 { self.small_receives + 1 } else { 0 };
+        self.small_receives =
+            if received < self.receive_size / 4 { self.small_receives + 1 } else { 0 };
         if self.small_receives == SMALL_RECEIVES {
             self.small_receives = 0;
             self.receive_size = (self.receive_size / 2).max(FIRST_RECEIVE);
@@ -245,13 +246,21 @@ pub(super) struct TaskIo {
 impl TaskIo {
     fn wake_reader(&mut self, id: ConnId, socket: &mut Socket) {
         if std::mem::take(&mut socket.reader_waits) {
-            if self.polled.id.get() == Some(id) { self.polled.reader.set(true) } else { socket.wake() }
+            if self.polled.id.get() == Some(id) {
+                self.polled.reader.set(true);
+            } else {
+                socket.wake();
+            }
         }
     }
 
     pub(super) fn wake_writer(&mut self, id: ConnId, socket: &mut Socket) {
         if std::mem::take(&mut socket.writer_waits) {
-            if self.polled.id.get() == Some(id) { self.polled.writer.set(true) } else { socket.wake() }
+            if self.polled.id.get() == Some(id) {
+                self.polled.writer.set(true);
+            } else {
+                socket.wake();
+            }
         }
     }
 

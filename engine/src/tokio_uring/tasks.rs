@@ -97,7 +97,10 @@ impl<H: Handler> Drop for PanicGuard<H> {
     }
 }
 
-fn spawn<H: Handler>(shared: &Rc<Shared<H>>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+fn spawn<H: Handler>(
+    shared: &Rc<Shared<H>>,
+    task: impl Future<Output = ()> + 'static,
+) -> AbortHandle {
     let guard = PanicGuard(shared.clone());
     let task = async move {
         let _guard = guard;
@@ -117,7 +120,8 @@ pub(super) fn watch(fd: Rc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<R
 fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) {
     let core = shared.clone();
     spawn(shared, async move {
-        let (mut reader, mut writer) = (pin!(read(&core, id, &socket)), pin!(write(&core, id, &socket)));
+        let (mut reader, mut writer) =
+            (pin!(read(&core, id, &socket)), pin!(write(&core, id, &socket)));
         let (mut reads, mut writes) = (true, true);
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         core.enter(|core, _| core.register_task(id, task));
@@ -143,8 +147,9 @@ async fn read<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: &Rc<OwnedF
     while let Some(buffer) = poll_fn(|_| shared.enter(|core, _| core.poll_receive(id))).await {
         // Never dropped in flight: a pause or a close waits here for the operation's end.
         let mut completion = Some(operations::receive(socket, &shared.in_flight, buffer).await);
-        let handled =
-            poll_fn(|_| shared.enter(|core, handler| core.poll_received(handler, id, &mut completion)));
+        let handled = poll_fn(|_| {
+            shared.enter(|core, handler| core.poll_received(handler, id, &mut completion))
+        });
         if !handled.await {
             return;
         }
@@ -173,7 +178,11 @@ fn watch_reset<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedF
 
 /// Accepts at a listener. Readiness and accept4(2) replace accepts on the ring: an accept in flight
 /// could not be cancelled when the worker ceases to listen.
-pub(super) fn listen<H: Handler>(shared: &Rc<Shared<H>>, index: usize, listener: AsyncFd<Rc<OwnedFd>>) {
+pub(super) fn listen<H: Handler>(
+    shared: &Rc<Shared<H>>,
+    index: usize,
+    listener: AsyncFd<Rc<OwnedFd>>,
+) {
     let core = shared.clone();
     spawn(shared, async move {
         loop {

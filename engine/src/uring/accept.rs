@@ -27,8 +27,10 @@ const SINGLES: usize = 32;
 /// whole queue at once.
 const BURST: usize = BACKLOG as usize;
 
-const _: () =
-    assert!(SINGLES < BURST, "single accepts never take more than the room that they are armed for");
+const _: () = assert!(
+    SINGLES < BURST,
+    "single accepts never take more than the room that they are armed for"
+);
 
 /// An accept operation, armed or not. Its index is the slot of its token.
 struct Acceptor {
@@ -67,8 +69,9 @@ impl<'c> Acceptors<'c> {
             cancelling: false,
             address: Box::new(Address::unset()),
         };
-        let of_listener =
-            |l| std::iter::once(acceptor(l, true)).chain((0..SINGLES).map(move |_| acceptor(l, false)));
+        let of_listener = |l| {
+            std::iter::once(acceptor(l, true)).chain((0..SINGLES).map(move |_| acceptor(l, false)))
+        };
         Self {
             config,
             all: listeners.clone().flat_map(of_listener).collect(),
@@ -136,7 +139,8 @@ impl<'c> Acceptors<'c> {
                 let listener = listener.socket.as_raw_fd();
                 // The box of the address is dropped only with the worker, after all operations have
                 // ended.
-                let op = Op::Accept { listener, multishot: a.multishot, address: &raw mut *a.address };
+                let op =
+                    Op::Accept { listener, multishot: a.multishot, address: &raw mut *a.address };
                 queues.push(token, op);
             } else if !(on && wanted) && a.armed && !a.cancelling {
                 a.cancelling = true;

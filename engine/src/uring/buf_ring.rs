@@ -25,7 +25,12 @@ impl Mapping {
     fn new(len: usize) -> io::Result<Self> {
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )?
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
@@ -79,7 +84,10 @@ impl BufRing {
     /// The owner registers [`BufRing::address`] with an io_uring, and keeps a clone of
     /// [`BufRing::memory`] for as long as an operation of that io_uring can use the ring.
     pub(crate) fn new(count: u16, size: u32) -> io::Result<Self> {
-        assert!(count.is_power_of_two() && count <= 1 << 15, "a buffer ring has a power of two of entries");
+        assert!(
+            count.is_power_of_two() && count <= 1 << 15,
+            "a buffer ring has a power of two of entries"
+        );
         let memory = BufferMemory {
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
             buffers: Mapping::new(usize::from(count) * size as usize)?,
@@ -111,7 +119,10 @@ impl BufferRing for BufRing {
 
     fn taken(&mut self, id: u16) {
         let place = &mut self.places[usize::from(id)];
-        debug_assert!(*place == Place::Ring, "the kernel handed a buffer over that it did not have");
+        debug_assert!(
+            *place == Place::Ring,
+            "the kernel handed a buffer over that it did not have"
+        );
         *place = Place::Engine;
     }
 
@@ -144,8 +155,11 @@ impl BufferRing for BufRing {
         // SAFETY: the index is below `count`, the ring's length; an entry at the tail belongs to us
         // until published. The kernel reads entries through the same memory only below the
         // published tail.
-        let entry = unsafe { &mut *self.memory.entries.start.as_ptr().cast::<BufRingEntry>().add(index) };
-        entry.set_addr(self.memory.buffers.start.as_ptr() as u64 + (usize::from(id) * self.size) as u64);
+        let entry =
+            unsafe { &mut *self.memory.entries.start.as_ptr().cast::<BufRingEntry>().add(index) };
+        entry.set_addr(
+            self.memory.buffers.start.as_ptr() as u64 + (usize::from(id) * self.size) as u64,
+        );
         entry.set_len(self.size as u32);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);

@@ -61,7 +61,9 @@ impl Closing {
             let s = &mut slots[slot];
             match s.state {
                 State::Draining => self.step_draining(slot, s, queues, timers, linger),
-                State::Closing if !s.flags.any(Flags::CLOSE_QUEUED) => self.step_closing(slot, s, queues),
+                State::Closing if !s.flags.any(Flags::CLOSE_QUEUED) => {
+                    self.step_closing(slot, s, queues);
+                }
                 _ => {}
             }
         }
@@ -96,7 +98,12 @@ impl Closing {
     }
 
     /// Lists a connection with a silent send again: no completion ends the wait for such a send.
-    fn recheck_after_silent_send<C, R: Ring>(&mut self, slot: u32, s: &Slot<C>, queues: &Queues<R>) {
+    fn recheck_after_silent_send<C, R: Ring>(
+        &mut self,
+        slot: u32,
+        s: &Slot<C>,
+        queues: &Queues<R>,
+    ) {
         if queues.sends_finish && s.flags.any(Flags::SENDING) {
             self.due.push(slot);
         }

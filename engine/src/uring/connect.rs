@@ -79,8 +79,12 @@ impl Connects {
         let s = &mut slots[slot];
         s.state = State::Connecting;
         let target = Address::of(connect.to);
-        let connecting =
-            s.extra().connect.insert(Connecting { tag: connect.tag, target, timed_out: false, error: None });
+        let connecting = s.extra().connect.insert(Connecting {
+            tag: connect.tag,
+            target,
+            timed_out: false,
+            error: None,
+        });
         // The address lies in the connection's box until the connect has ended, long after its
         // entry has been consumed.
         let to = &raw const connecting.target;

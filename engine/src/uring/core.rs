@@ -116,8 +116,11 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
             || self.inbound.has_work()
             || self.outbound.has_reports()
             || self.closing.has_work();
-        let wait =
-            if has_work { Wait::No } else { Wait::Until(self.timers.next().min(self.acceptors.retry())) };
+        let wait = if has_work {
+            Wait::No
+        } else {
+            Wait::Until(self.timers.next().min(self.acceptors.retry()))
+        };
         self.queues.wait(wait, self.config.spin);
     }
 
@@ -140,15 +143,29 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.queue_sends();
         // Buffers without an echo were returned in this turn.
         self.memory.receive.offer();
-        self.inbound.arm_receives(&mut self.slots, &mut self.queues, self.memory.receive.supply.offered());
+        self.inbound.arm_receives(
+            &mut self.slots,
+            &mut self.queues,
+            self.memory.receive.supply.offered(),
+        );
         if self.closing.has_work() {
-            self.closing.step(&mut self.slots, &mut self.queues, &mut self.timers, self.config.linger);
+            self.closing.step(
+                &mut self.slots,
+                &mut self.queues,
+                &mut self.timers,
+                self.config.linger,
+            );
         }
         self.acceptors.arm(&mut self.queues, &mut self.counters);
     }
 
     fn queue_sends(&mut self) {
-        self.outbound.queue_sends(&mut self.slots, &mut self.memory, &mut self.queues, &mut self.timers);
+        self.outbound.queue_sends(
+            &mut self.slots,
+            &mut self.memory,
+            &mut self.queues,
+            &mut self.timers,
+        );
     }
 
     // ---- completions
@@ -267,7 +284,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         for slot in 0..self.slots.len() {
             let s = &mut self.slots[slot];
             if let Some(conn) = s.conn.take() {
-                let cause = s.extra.as_mut().and_then(|e| e.cause.take()).unwrap_or(Cause::Shutdown);
+                let cause =
+                    s.extra.as_mut().and_then(|e| e.cause.take()).unwrap_or(Cause::Shutdown);
                 let id = s.id(slot);
                 self.counters.closed += 1;
                 handler.closed(id, conn, cause);

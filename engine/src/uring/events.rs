@@ -46,7 +46,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     // ---- beginnings
 
     fn on_accept(&mut self, handler: &mut H, c: Completion) {
-        let Some((slot, from)) = self.acceptors.on_accept(c, self.timers.now, &mut self.counters) else {
+        let Some((slot, from)) = self.acceptors.on_accept(c, self.timers.now, &mut self.counters)
+        else {
             return;
         };
         self.slots.grow_to(slot);
@@ -59,7 +60,9 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     fn on_connect(&mut self, handler: &mut H, c: Completion) {
         let slot = c.token.slot();
         let Some(s) = self.slots.of(c.token) else { return };
-        if let Some(tag) = connect::on_connect(slot, s, c.result, &mut self.queues, &mut self.timers) {
+        if let Some(tag) =
+            connect::on_connect(slot, s, c.result, &mut self.queues, &mut self.timers)
+        {
             self.counters.connected += 1;
             self.open(handler, slot, Origin::Connected { tag });
         }
@@ -197,7 +200,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
                 return true;
             }
             let (id, unsent) = (s.id(slot), s.unsent());
-            let Some(stash) = s.extra.as_mut().map(|e| &mut e.stash).filter(|s| !s.is_empty()) else {
+            let Some(stash) = s.extra.as_mut().map(|e| &mut e.stash).filter(|s| !s.is_empty())
+            else {
                 return true;
             };
             if unsent > self.config.high_water {
@@ -224,7 +228,9 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             debug_assert!(false, "the completion of a send that nobody made");
             return;
         };
-        if let Err(cause) = self.outbound.complete(s, c.result, &mut self.memory, &mut self.counters) {
+        if let Err(cause) =
+            self.outbound.complete(s, c.result, &mut self.memory, &mut self.counters)
+        {
             self.end(slot, cause);
         }
         self.after_send(slot);
@@ -249,7 +255,9 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         if !s.state.sends() {
             return self.closing.check(slot);
         }
-        if let Err(cause) = Outbound::backlog_sent(s, c.result, &mut self.memory, &mut self.counters) {
+        if let Err(cause) =
+            Outbound::backlog_sent(s, c.result, &mut self.memory, &mut self.counters)
+        {
             return self.end(slot, cause);
         }
         if s.backlog_bytes() > 0 {
@@ -280,7 +288,9 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             s.timer = Nanos::NEVER;
             match s.state {
                 State::Connecting => connect::time_out(slot, s, &mut self.queues),
-                State::Open | State::Draining if s.backlog_bytes() > 0 => self.end(slot, Cause::WriteStalled),
+                State::Open | State::Draining if s.backlog_bytes() > 0 => {
+                    self.end(slot, Cause::WriteStalled);
+                }
                 State::Lingering => self.end(slot, Cause::Closed),
                 _ => {}
             }
@@ -355,7 +365,11 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
 
     /// Calls `f` for an open connection and applies what it asked for. Returns whether it was
     /// called.
-    fn call_handler(&mut self, slot: u32, f: impl FnOnce(ConnId, &mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call_handler(
+        &mut self,
+        slot: u32,
+        f: impl FnOnce(ConnId, &mut H::Conn, &mut Output<'_>),
+    ) -> bool {
         let s = &mut self.slots[slot];
         let (id, unsent) = (s.id(slot), s.unsent());
         let Some(conn) = s.conn.as_mut().filter(|_| s.state == State::Open) else { return false };

@@ -61,7 +61,13 @@ impl Inbound {
     }
 
     /// Handles the end of a receive: decides when the next one is armed.
-    pub(super) fn receive_ended<C>(&mut self, slot: u32, s: &mut Slot<C>, c: Completion, one_by_one: bool) {
+    pub(super) fn receive_ended<C>(
+        &mut self,
+        slot: u32,
+        s: &mut Slot<C>,
+        c: Completion,
+        one_by_one: bool,
+    ) {
         if mutated!(MoreIgnored) {
             return;
         }

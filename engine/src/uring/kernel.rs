@@ -130,19 +130,26 @@ impl KernelRing {
                 let (addr, len) = Address::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
             }
-            Op::Receive { slot, once: false } => opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build(),
+            Op::Receive { slot, once: false } => {
+                opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build()
+            }
             Op::Receive { slot, once: true } => {
                 // A length of 0 is the whole buffer.
-                let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0).buf_group(BufRing::GROUP);
+                let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0)
+                    .buf_group(BufRing::GROUP);
                 entry.build().flags(Flags::BUFFER_SELECT)
             }
             Op::Send { slot, bytes, len, mode } => {
                 let (flags, silent) = send_flags(mode);
-                with_silence(opcode::Send::new(Fixed(slot), bytes, len).flags(flags).build(), silent)
+                with_silence(
+                    opcode::Send::new(Fixed(slot), bytes, len).flags(flags).build(),
+                    silent,
+                )
             }
             Op::SendMessage { slot, message, mode } => {
                 let (flags, silent) = send_flags(mode);
-                let entry = opcode::SendMsg::new(Fixed(slot), message).flags(flags.cast_unsigned()).build();
+                let entry =
+                    opcode::SendMsg::new(Fixed(slot), message).flags(flags.cast_unsigned()).build();
                 with_silence(entry, silent)
             }
             Op::Shutdown { slot } => opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build(),
@@ -152,7 +159,9 @@ impl KernelRing {
             // The kernel always reports errors and hang-ups. It reports each once, and not
             // repeatedly while they last.
             Op::Watch { slot } => opcode::PollAdd::new(Fixed(slot), 0).multi(true).build(),
-            Op::Poll { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build(),
+            Op::Poll { fd } => {
+                opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build()
+            }
         }
     }
 
@@ -169,14 +178,18 @@ impl KernelRing {
     /// the end.
     fn trial_send(&mut self, socket: RawFd, bytes: &[u8]) -> io::Result<Option<i32>> {
         let (flags, _) = send_flags(SendMode::Silent);
-        let send = opcode::Send::new(Fd(socket), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
+        let send =
+            opcode::Send::new(Fd(socket), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
         let send = with_silence(send, true).user_data(1);
         let marker = opcode::Nop::new().build().user_data(2);
         // SAFETY: `bytes` outlives this call, which waits below until the send has surely ended:
         // the socket is shut down and closed by the caller only after, and a send that does not
         // wait never outlives its enter by more than that.
         unsafe {
-            self.ring.submission().push_multiple(&[send, marker]).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            self.ring
+                .submission()
+                .push_multiple(&[send, marker])
+                .map_err(|_| io::ErrorKind::OutOfMemory)?;
         }
         self.submit_alone()?;
         let mut result = None;
@@ -278,7 +291,8 @@ impl Ring for KernelRing {
         let partial = self.trial_send(ours.as_raw_fd(), &bytes)?;
         let full = self.trial_send(ours.as_raw_fd(), &bytes)?;
         drop(theirs);
-        let partial_tells = partial.is_some_and(|n| n > 0 && (n.cast_unsigned() as usize) < bytes.len());
+        let partial_tells =
+            partial.is_some_and(|n| n > 0 && (n.cast_unsigned() as usize) < bytes.len());
         let as_hoped = fits.is_none() && partial_tells && full == Some(-libc::EAGAIN);
         if !as_hoped {
             tracing::info!(?fits, ?partial, ?full, "sends do not finish inside the enter here");
@@ -324,7 +338,8 @@ mod tests {
             }
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+        let mut client =
+            TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
         let (server, _) = listener.accept().expect("a connection");
         ring.ring.submitter().register_files_update(0, &[server.as_raw_fd()]).expect("a place");
         buffers.offer(0);

@@ -52,7 +52,9 @@ impl<B: BufferRing> Memory<B> {
                     copy.extend_from_slice(&stash[range.start as usize..range.end as usize]);
                     Bytes::Owned(copy)
                 }
-                (Segment::Echo(_), Source::Nowhere) => unreachable!("Output::echo checks the range"),
+                (Segment::Echo(_), Source::Nowhere) => {
+                    unreachable!("Output::echo checks the range")
+                }
             };
             self.pieces.append(chain, bytes);
         }
@@ -80,7 +82,8 @@ impl<B: BufferRing> Memory<B> {
                 Bytes::Owned(bytes) => bytes,
             };
             let place = to.get_mut(used)?;
-            *place = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            *place =
+                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             used += 1;
         }
         Some(used)
@@ -105,14 +108,18 @@ impl<B: BufferRing> Memory<B> {
     /// The first receive buffer of a chain.
     #[cfg(feature = "sim")]
     pub(super) fn first_buffer(&self, chain: &Chain) -> Option<u16> {
-        self.pieces.iter(chain).find_map(|p| if let Bytes::Buffer { id, .. } = p { Some(*id) } else { None })
+        self.pieces
+            .iter(chain)
+            .find_map(|p| if let Bytes::Buffer { id, .. } = p { Some(*id) } else { None })
     }
 
     /// Appends a piece from byte `from` on to `to`, and releases it.
     pub(super) fn copy_and_release(&mut self, piece: Bytes, from: usize, to: &mut BytesMut) {
         match &piece {
             Bytes::Buffer { id, start, end } => {
-                to.extend_from_slice(&self.receive.bytes(*id, *end as usize)[*start as usize + from..]);
+                to.extend_from_slice(
+                    &self.receive.bytes(*id, *end as usize)[*start as usize + from..],
+                );
             }
             Bytes::Arena { start, end } => {
                 to.extend_from_slice(&self.record.arena()[*start as usize + from..*end as usize]);

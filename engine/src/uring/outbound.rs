@@ -235,8 +235,10 @@ impl<'c> Outbound<'c> {
                 }
                 piece => {
                     let len = piece.len() - from;
-                    let mut chunk =
-                        self.rest.pop_if(|last| last.capacity() - last.len() >= len).unwrap_or_else(|| {
+                    let mut chunk = self
+                        .rest
+                        .pop_if(|last| last.capacity() - last.len() >= len)
+                        .unwrap_or_else(|| {
                             let whole = len + chain.bytes;
                             memory.record.pool().take_fitting(whole.min(REST_CHUNK).max(len))
                         });

@@ -84,7 +84,11 @@ mod tests {
     }
 
     /// Number of receives until that of `slot`; `again` puts the connections before it back.
-    fn receives_until(slot: u32, queue: &mut ReceiveQueue, again: fn(&mut ReceiveQueue, u32)) -> u32 {
+    fn receives_until(
+        slot: u32,
+        queue: &mut ReceiveQueue,
+        again: fn(&mut ReceiveQueue, u32),
+    ) -> u32 {
         for n in 1..1000 {
             match queue.next().expect("somebody waits") {
                 s if s == slot => return n,

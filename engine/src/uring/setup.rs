@@ -47,7 +47,8 @@ const STEPS: [(&str, SetFlags); 4] = [
 
 /// Makes a ring of the configured sizes, or of smaller ones where locked memory is short.
 pub(super) fn ring(config: &UringConfig) -> Result<IoUring, EngineError> {
-    let (mut sq, mut cq) = (config.sq_entries.max(1), config.cq_entries.max(config.sq_entries.max(1) * 2));
+    let (mut sq, mut cq) =
+        (config.sq_entries.max(1), config.cq_entries.max(config.sq_entries.max(1) * 2));
     let patience = Instant::now() + MEMLOCK_PATIENCE;
     loop {
         match step_down(sq, cq) {
@@ -82,7 +83,10 @@ fn step_down(sq: u32, cq: u32) -> io::Result<IoUring> {
         match builder.build(sq) {
             Ok(ring) => {
                 if step > 0 {
-                    tracing::info!(flags = name, "the kernel refused better set-up flags for io_uring");
+                    tracing::info!(
+                        flags = name,
+                        "the kernel refused better set-up flags for io_uring"
+                    );
                 }
                 return Ok(ring);
             }
@@ -103,16 +107,25 @@ pub(super) fn explain(source: io::Error) -> EngineError {
         },
         Some(libc::EMFILE | libc::ENFILE) => {
             let limit = file_limit();
-            EngineError::Descriptors { wanted: limit.saturating_add(16), what: "an io_uring instance", limit }
+            EngineError::Descriptors {
+                wanted: limit.saturating_add(16),
+                what: "an io_uring instance",
+                limit,
+            }
         }
-        Some(libc::EINVAL) => too_old().unwrap_or(EngineError::System { what: "io_uring_setup", source }),
+        Some(libc::EINVAL) => {
+            too_old().unwrap_or(EngineError::System { what: "io_uring_setup", source })
+        }
         _ => EngineError::System { what: "io_uring_setup", source },
     }
 }
 
 /// Returns the reason why io_uring_enter(2) or io_uring_register(2) failed on a ring that could be
 /// set up. `what` describes failures other than refusals.
-pub(super) fn explain_call(call: &'static str, what: &'static str) -> impl Fn(io::Error) -> EngineError {
+pub(super) fn explain_call(
+    call: &'static str,
+    what: &'static str,
+) -> impl Fn(io::Error) -> EngineError {
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => EngineError::Refused { call, source },
         _ => EngineError::System { what, source },
@@ -128,10 +141,17 @@ pub(super) fn try_enter(ring: &mut IoUring) -> Result<(), EngineError> {
     unsafe { ring.submission().push(&nop) }.expect("an empty ring has room");
     for _ in 0..TRIES {
         match ring.submit_and_wait(1) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+                ) =>
+            {
                 std::thread::sleep(MEMLOCK_PAUSE);
             }
-            outcome => return outcome.map(drop).map_err(explain_call("io_uring_enter", "io_uring_enter")),
+            outcome => {
+                return outcome.map(drop).map_err(explain_call("io_uring_enter", "io_uring_enter"));
+            }
         }
     }
     let source = io::Error::from_raw_os_error(libc::EAGAIN);

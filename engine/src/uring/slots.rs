@@ -80,14 +80,23 @@ pub(super) struct Cancellable {
 }
 
 /// The receive.
-pub(super) const RECEIVE: Cancellable =
-    Cancellable { kind: OpKind::Receive, in_progress: Flags::RECEIVING, cancelled: Flags::RECEIVE_CANCELLED };
+pub(super) const RECEIVE: Cancellable = Cancellable {
+    kind: OpKind::Receive,
+    in_progress: Flags::RECEIVING,
+    cancelled: Flags::RECEIVE_CANCELLED,
+};
 /// The send of the backlog.
-pub(super) const BACKLOG: Cancellable =
-    Cancellable { kind: OpKind::Backlog, in_progress: Flags::BACKLOG, cancelled: Flags::BACKLOG_CANCELLED };
+pub(super) const BACKLOG: Cancellable = Cancellable {
+    kind: OpKind::Backlog,
+    in_progress: Flags::BACKLOG,
+    cancelled: Flags::BACKLOG_CANCELLED,
+};
 /// The watch for a reset.
-pub(super) const WATCH: Cancellable =
-    Cancellable { kind: OpKind::Watch, in_progress: Flags::WATCHED, cancelled: Flags::WATCH_CANCELLED };
+pub(super) const WATCH: Cancellable = Cancellable {
+    kind: OpKind::Watch,
+    in_progress: Flags::WATCHED,
+    cancelled: Flags::WATCH_CANCELLED,
+};
 
 /// Parts of a connection that few connections have at a time, so that an idle one does not pay for
 /// them.
@@ -211,7 +220,12 @@ impl<C> Slot<C> {
 
     /// Queues the cancellation of an operation that is in progress. Its last completion is still to
     /// come.
-    pub(super) fn cancel<R: Ring>(&mut self, slot: u32, operation: Cancellable, queues: &mut Queues<R>) {
+    pub(super) fn cancel<R: Ring>(
+        &mut self,
+        slot: u32,
+        operation: Cancellable,
+        queues: &mut Queues<R>,
+    ) {
         let Cancellable { kind, in_progress, cancelled } = operation;
         if self.flags.any(in_progress) && !self.flags.any(cancelled) {
             self.flags.set(cancelled);

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use engine::{Cause, CloseMode, ConnId, Connect, Origin, Output, Spin};
 
-use crate::stage::{Case, Event, LIMIT, Random, Running, Script, expect, pattern, read_to_end, round_trip};
+use crate::stage::{
+    Case, Event, LIMIT, Random, Running, Script, expect, pattern, read_to_end, round_trip,
+};
 
 pub(crate) fn echo_comes_back_and_is_counted(case: &Case) {
     let running = Running::echo(case);
@@ -338,7 +340,8 @@ pub(crate) fn two_workers_talk_to_each_other(case: &Case) {
         done.recv_timeout(LIMIT).expect("a connection ends");
     }
     for _ in 0..CONNECTIONS {
-        let cause = client.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
+        let cause =
+            client.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
         assert!(matches!(cause, Cause::PeerClosed), "{cause:?}");
     }
     let (counters, _) = client.finish();

@@ -7,7 +7,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use crate::stage::{Case, Event, LIMIT, Running, Script, loopback};
 
 pub(crate) fn both_ends_are_set(case: &Case) {
-    let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("proc");
+    let default =
+        std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("proc");
     let Some(other) = ["reno", "cubic", "bbr"]
         .iter()
         .filter(|name| **name != default.trim())

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use engine::{Cause, CloseMode, Connect, Origin};
 
-use crate::stage::{Case, Event, LIMIT, Running, Script, bounded, loopback, read_to_end, round_trip};
+use crate::stage::{
+    Case, Event, LIMIT, Running, Script, bounded, loopback, read_to_end, round_trip,
+};
 
 fn to(addr: SocketAddr, tag: u64) -> Connect {
     Connect { to: addr, from: None, tag, timeout: LIMIT }
@@ -44,7 +46,8 @@ pub(crate) fn connects_from_a_source_address(case: &Case) {
     let addr = listener.local_addr().expect("address");
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
     let running = Running::start(case, case.clients_only(), Script::default());
-    running.ask(move |w| w.connect(Connect { from: Some(SocketAddr::new(from, 0)), ..to(addr, 1) }));
+    running
+        .ask(move |w| w.connect(Connect { from: Some(SocketAddr::new(from, 0)), ..to(addr, 1) }));
     let (_server, peer) = listener.accept().expect("accept");
     assert_eq!(peer.ip(), from);
     running.wait_opened();
@@ -55,7 +58,8 @@ pub(crate) fn connects_from_a_range_of_ports(case: &Case) {
     let listener = TcpListener::bind(loopback(0)).expect("bind");
     let addr = listener.local_addr().expect("address");
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("proc");
-    let last: u16 = range.split_ascii_whitespace().last().expect("two ports").parse().expect("a port");
+    let last: u16 =
+        range.split_ascii_whitespace().last().expect("two ports").parse().expect("a port");
     let wanted = last - 200..=last - 100;
     let mut config = case.clients_only();
     config.local_ports = Some(wanted.clone());
@@ -78,7 +82,8 @@ pub(crate) fn connects_from_a_range_of_ports(case: &Case) {
 
 fn knows_port_ranges() -> bool {
     let release = rustix::system::uname();
-    let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
+    let mut numbers =
+        release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
     let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
     (next(), next()) >= (6, 3)
 }
@@ -161,7 +166,9 @@ pub(crate) fn too_many_connects(case: &Case) {
         }
     }
     assert_eq!(opened.len(), 4);
-    assert!(failed.iter().all(|(tag, error)| *tag >= 4 && error.to_string().contains("max_connects")));
+    assert!(
+        failed.iter().all(|(tag, error)| *tag >= 4 && error.to_string().contains("max_connects"))
+    );
     // One closes, so another may connect.
     let first = opened[0];
     running.with(first, |out| out.close(CloseMode::Abort));
@@ -195,7 +202,8 @@ pub(crate) fn reconnects_from_the_failure(case: &Case) {
         }
     }
     assert_eq!(failures, 4);
-    let bytes = running.wait_for(|e| if let Event::Received(_, bytes) = e { Some(bytes) } else { None });
+    let bytes =
+        running.wait_for(|e| if let Event::Received(_, bytes) = e { Some(bytes) } else { None });
     assert_eq!(bytes, b"at last");
     running.finish();
     server.finish();
@@ -207,9 +215,15 @@ pub(crate) fn a_failed_connect_frees_its_slot(case: &Case) {
     let server = Running::echo(case);
     let (_listener, silent, _queued) = deaf_listener();
     let quick = |addr, tag| Connect { timeout: Duration::from_millis(50), ..to(addr, tag) };
-    let unroutable = Connect { from: Some(SocketAddr::from(([192, 0, 2, 1], 0))), ..to(server.addr, 2) };
-    let attempts =
-        [quick(closed_port(), 0), quick(silent, 1), unroutable, quick(closed_port(), 3), to(server.addr, 4)];
+    let unroutable =
+        Connect { from: Some(SocketAddr::from(([192, 0, 2, 1], 0))), ..to(server.addr, 2) };
+    let attempts = [
+        quick(closed_port(), 0),
+        quick(silent, 1),
+        unroutable,
+        quick(closed_port(), 3),
+        to(server.addr, 4),
+    ];
     let mut config = case.clients_only();
     config.max_connects = 1;
     let mut rest = attempts.into_iter();

@@ -37,7 +37,8 @@ use bytes::BytesMut;
 use engine::{Cause, CloseMode, ConnId, Connect, EngineKind, Worker};
 
 use crate::stage::{
-    Calls, Case, Event, LIMIT, Running, Script, Stage, expect, loopback, pattern, read_to_end, round_trip,
+    Calls, Case, Event, LIMIT, Running, Script, Stage, expect, loopback, pattern, read_to_end,
+    round_trip,
 };
 
 /// Command for the next `turn_end`.
@@ -96,7 +97,12 @@ impl RichTurn {
             w.set_alarm(Some(w.now()));
             if ends {
                 w.abort(other_id);
-                w.connect(Connect { to: loopback(1), from: Some(unroutable()), tag: 9, timeout: LIMIT });
+                w.connect(Connect {
+                    to: loopback(1),
+                    from: Some(unroutable()),
+                    tag: 9,
+                    timeout: LIMIT,
+                });
             } else {
                 other.write_all(b"x").expect("write");
             }
@@ -152,8 +158,8 @@ pub(crate) fn a_turn_calls_events_deadline_alarm_woken_turn_end(case: &Case) {
         let mut was_complete = false;
         for calls in calls.split_inclusive(|&call| call == "turn_end") {
             assert!(calls.is_sorted_by_key(|call| rank(call)), "order of a turn: {calls:?}");
-            was_complete |=
-                (1..5).all(|due| calls.iter().any(|call| rank(call) == due)) && calls.contains(&"received");
+            was_complete |= (1..5).all(|due| calls.iter().any(|call| rank(call) == due))
+                && calls.contains(&"received");
         }
         if was_complete && round > 1 {
             break;
@@ -198,7 +204,8 @@ pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
     for round in 1..=5 {
         turn.prepare(b"m", round % 2 == 0);
         turn.wait_for("deadline", round);
-        let has_received = || written.lock().expect("lock").iter().filter(|&&l| l == b'r').count() == round;
+        let has_received =
+            || written.lock().expect("lock").iter().filter(|&&l| l == b'r').count() == round;
         turn.wait_until("received", has_received);
         *turn.at_turn_end.lock().expect("lock") = Some(Box::new(at_end.clone()));
         turn.running.some_turns();
@@ -208,7 +215,12 @@ pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
     let written = written.lock().expect("lock").clone();
     assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&written));
     for letter in *b"rdwae" {
-        assert_eq!(written.iter().filter(|&&other| other == letter).count(), 5, "of {}", letter as char);
+        assert_eq!(
+            written.iter().filter(|&&other| other == letter).count(),
+            5,
+            "of {}",
+            letter as char
+        );
     }
     turn.running.finish();
 }
@@ -255,7 +267,9 @@ pub(crate) fn output_of_every_call_leaves_without_another_event(case: &Case) {
     expect(&mut client, b"alarm");
     running.remote.wake(1);
     expect(&mut client, b"woken");
-    running.ask(|w| w.connect(Connect { to: loopback(1), from: Some(unroutable()), tag: 1, timeout: LIMIT }));
+    running.ask(|w| {
+        w.connect(Connect { to: loopback(1), from: Some(unroutable()), tag: 1, timeout: LIMIT });
+    });
     expect(&mut client, b"connect_failed");
     end.store(true, Ordering::Relaxed);
     running.ask(|_| {});
@@ -371,7 +385,10 @@ pub(crate) fn drained_comes_once_when_the_backlog_is_gone(case: &Case) {
     let given = BytesMut::from(&bytes[..]);
     running.with(id, move |out| out.give(given));
     running.some_turns();
-    assert!(running.with(id, |out| out.unsent()).expect("open") > 0, "the kernel has accepted 16 MiB");
+    assert!(
+        running.with(id, |out| out.unsent()).expect("open") > 0,
+        "the kernel has accepted 16 MiB"
+    );
     assert!(running.events_so_far().is_empty(), "drained too early");
     expect(&mut client, &bytes);
     expect(&mut client, b"drained");
@@ -385,7 +402,8 @@ pub(crate) fn drained_comes_once_when_the_backlog_is_gone(case: &Case) {
 
 /// `closed` comes later than the call that ends the connection, and once for each.
 pub(crate) fn closed_comes_once_and_never_within_another_call(case: &Case) {
-    let (script, calls) = Script::default().received(|_, _, out| out.close(CloseMode::Abort)).noting_calls();
+    let (script, calls) =
+        Script::default().received(|_, _, out| out.close(CloseMode::Abort)).noting_calls();
     let running = Running::start(case, case.config(), script);
     let clients: Vec<_> = (0..3).map(|_| running.connect()).collect();
     let ids: Vec<_> = clients.iter().map(|_| running.wait_opened()).collect();
@@ -454,7 +472,8 @@ pub(crate) fn the_outcome_of_a_connect_comes_in_a_later_turn(case: &Case) {
             noted.lock().expect("lock").clear();
             w.connect(Connect { to, from, tag: 1, timeout: LIMIT });
         });
-        running.wait_for(|e| matches!(e, Event::Opened(..) | Event::ConnectFailed(..)).then_some(()));
+        running
+            .wait_for(|e| matches!(e, Event::Opened(..) | Event::ConnectFailed(..)).then_some(()));
         let calls = calls.lock().expect("lock").clone();
         assert_eq!(calls[0], "turn_end", "{calls:?}");
     }
@@ -513,7 +532,10 @@ pub(crate) fn load_counts_connections_pauses_and_unsent_bytes(case: &Case) {
     let id = ids[1];
     let (load, unsent) = running.ask(move |w| (w.load(), w.with(id, |_, out| out.unsent())));
     let unsent = unsent.expect("open") as u64;
-    assert!(unsent > 0 && (load.connections, load.not_read, load.unsent) == (3, 2, unsent), "{load:?}");
+    assert!(
+        unsent > 0 && (load.connections, load.not_read, load.unsent) == (3, 2, unsent),
+        "{load:?}"
+    );
     running.finish();
 }
 

@@ -11,7 +11,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::stage::{
-    Case, Event, LIMIT, Running, Script, bounded, in_a_process_of_its_own, loopback, pattern, round_trip,
+    Case, Event, LIMIT, Running, Script, bounded, in_a_process_of_its_own, loopback, pattern,
+    round_trip,
 };
 
 /// Number of connections: enough to cross every table's page, and one second of a debug build.
@@ -50,8 +51,13 @@ fn leave_room_for(more: u64) -> Vec<OwnedFd> {
 /// Returns sockets that are not connected yet: connecting them later needs no more descriptors.
 fn sockets(count: usize) -> Vec<OwnedFd> {
     let socket = || {
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .expect("socket")
+        rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("socket")
     };
     (0..count).map(|_| socket()).collect()
 }
@@ -64,7 +70,11 @@ fn connect(socket: OwnedFd, to: SocketAddr) -> TcpStream {
 fn wait_until_open(running: &Running, count: usize) {
     let since = Instant::now();
     while running.ask(|w| w.connections()) < count {
-        assert!(since.elapsed() < LIMIT, "{} of {count} are open", running.ask(|w| w.connections()));
+        assert!(
+            since.elapsed() < LIMIT,
+            "{} of {count} are open",
+            running.ask(|w| w.connections())
+        );
     }
 }
 
@@ -91,7 +101,8 @@ pub(crate) fn as_many_connections_as_descriptors_allow(case: &Case) {
         running.some_turns();
         let _fillers = (case.kind != EngineKind::Uring).then(|| leave_room_for(most as u64));
         let late = sockets.split_off(most);
-        let mut clients: Vec<TcpStream> = sockets.into_iter().map(|s| connect(s, running.addr)).collect();
+        let mut clients: Vec<TcpStream> =
+            sockets.into_iter().map(|s| connect(s, running.addr)).collect();
         wait_until_open(&running, most);
         // The kernel queues them; the worker has no descriptors for them.
         let mut late: Vec<TcpStream> = late.into_iter().map(|s| connect(s, running.addr)).collect();
@@ -204,8 +215,12 @@ pub(crate) fn little_locked_memory_as_an_ordinary_user(case: &Case) {
                     running.finish();
                 }
                 Err(error) => {
-                    assert!(error.kind() != ErrorKind::WouldBlock, "neither served nor refused: {error}");
-                    let refused = running.wait_for_end().expect("no panic").expect_err("it has ended");
+                    assert!(
+                        error.kind() != ErrorKind::WouldBlock,
+                        "neither served nor refused: {error}"
+                    );
+                    let refused =
+                        running.wait_for_end().expect("no panic").expect_err("it has ended");
                     let text = refused.to_string();
                     assert!(matches!(refused, EngineError::Memlock { .. }), "{text}");
                     assert!(text.contains("ulimit -l") && text.contains("limit "), "{text}");

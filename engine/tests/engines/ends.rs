@@ -24,10 +24,11 @@ pub(crate) fn nothing_sent_at_all(case: &Case) {
 }
 
 pub(crate) fn the_client_half_closes_and_still_reads(case: &Case) {
-    let script = Script::default().received(|_, bytes, out| out.echo(0..bytes.len())).eof(|_, out| {
-        out.append(b", and a farewell");
-        out.close(CloseMode::Flush);
-    });
+    let script =
+        Script::default().received(|_, bytes, out| out.echo(0..bytes.len())).eof(|_, out| {
+            out.append(b", and a farewell");
+            out.close(CloseMode::Flush);
+        });
     let running = Running::start(case, case.config(), script);
     let mut client = running.connect();
     let id = running.wait_opened();
@@ -405,7 +406,8 @@ pub(crate) fn paused_from_the_first_call(case: &Case) {
     running.some_turns();
     assert!(running.events_so_far().is_empty());
     running.with(id, |out| out.resume());
-    let bytes = running.wait_for(|e| if let Event::Received(_, bytes) = e { Some(bytes) } else { None });
+    let bytes =
+        running.wait_for(|e| if let Event::Received(_, bytes) = e { Some(bytes) } else { None });
     assert_eq!(bytes, b"early");
     running.finish();
 }

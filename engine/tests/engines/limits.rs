@@ -21,7 +21,10 @@ pub(crate) fn listening_off_and_on(case: &Case) {
     for _ in 0..20 {
         round_trip(&mut open, b"goes on");
     }
-    assert!(!running.events_so_far().iter().any(|e| matches!(e, Event::Opened(..))), "accepted while off");
+    assert!(
+        !running.events_so_far().iter().any(|e| matches!(e, Event::Opened(..))),
+        "accepted while off"
+    );
     running.ask(|w| w.listening(0, true));
     running.wait_opened();
     round_trip(&mut queued, b"at last");
@@ -53,7 +56,10 @@ pub(crate) fn the_table_is_full_and_recovers(case: &Case) {
             round_trip(client, b"undisturbed");
         }
         assert_eq!(running.ask(|w| w.connections()), 3);
-        assert!(!running.events_so_far().iter().any(|e| matches!(e, Event::Opened(..))), "round {round}");
+        assert!(
+            !running.events_so_far().iter().any(|e| matches!(e, Event::Opened(..))),
+            "round {round}"
+        );
         drop(clients.remove(0));
         running.wait_opened();
         round_trip(&mut late, b"now in");
@@ -148,7 +154,10 @@ pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
         client.join().expect("every byte that came was its own");
     }
     let (counters, _) = running.finish();
-    assert_eq!((counters.accepted, counters.closed), (2 * SLOTS as u64 * EACH, 2 * SLOTS as u64 * EACH));
+    assert_eq!(
+        (counters.accepted, counters.closed),
+        (2 * SLOTS as u64 * EACH, 2 * SLOTS as u64 * EACH)
+    );
 }
 
 /// Runs one connection: sends `tag` some times, reads some of what comes back, and ends with a FIN

@@ -198,7 +198,10 @@ fn flooder_beside_two_hundred(case: &Case, buffer_size: u32) {
     drop(clients);
     running.finish();
     let flooded = watch.most_flooded.load(Ordering::Relaxed);
-    println!("{}: waited {longest} turns at most; the flood had {flooded} bytes in a turn", case.name);
+    println!(
+        "{}: waited {longest} turns at most; the flood had {flooded} bytes in a turn",
+        case.name
+    );
     assert!(longest <= TURNS_TO_WAIT, "a message waited for {longest} turns");
     let most = most_in_a_turn(case) * buffer_size as usize;
     assert!(flooded <= most, "{flooded} bytes of the flood in one turn");

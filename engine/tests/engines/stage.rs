@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use engine::tls::{Tls, TlsSettings};
 use engine::{
-    Cause, Config, ConnId, Counters, EngineError, EngineKind, Handler, Inbox, Listener, Nanos, Origin,
-    Output, Remote, SendCompletions, Worker,
+    Cause, Config, ConnId, Counters, EngineError, EngineKind, Handler, Inbox, Listener, Nanos,
+    Origin, Output, Remote, SendCompletions, Worker,
 };
 
 /// Limit against hangs only: it decides no result.
@@ -233,9 +233,17 @@ impl Stage {
     fn enter(&mut self, call: &'static str, now: Option<Nanos>) {
         assert!(!std::mem::replace(&mut self.is_inside, true), "{call} from within another call");
         assert_eq!(thread::current().id(), self.thread, "{call} on another thread");
-        assert_eq!(std::mem::replace(&mut self.has_started, true), call != "start", "{call}, start");
+        assert_eq!(
+            std::mem::replace(&mut self.has_started, true),
+            call != "start",
+            "{call}, start"
+        );
         if let Some(now) = now {
-            assert_eq!(*self.now.get_or_insert(now), now, "{call} at another time of the same turn");
+            assert_eq!(
+                *self.now.get_or_insert(now),
+                now,
+                "{call} at another time of the same turn"
+            );
         }
         if let Some(calls) = &self.script.calls {
             calls.lock().expect("lock").push(call);
@@ -380,7 +388,12 @@ impl Running {
     }
 
     /// Starts a worker that runs the script behind TLS.
-    pub(crate) fn start_tls(case: &Case, config: Config, settings: TlsSettings, script: Script) -> Self {
+    pub(crate) fn start_tls(
+        case: &Case,
+        config: Config,
+        settings: TlsSettings,
+        script: Script,
+    ) -> Self {
         let kind = case.kind;
         Self::run(config, script, move |config, inbox, stage| {
             let mut tls = Tls::new(stage, settings);
@@ -392,12 +405,17 @@ impl Running {
     fn run(
         config: Config,
         script: Script,
-        body: impl FnOnce(&Config, Inbox, Stage) -> Result<(Counters, usize), EngineError> + Send + 'static,
+        body: impl FnOnce(&Config, Inbox, Stage) -> Result<(Counters, usize), EngineError>
+        + Send
+        + 'static,
     ) -> Self {
         let (event_sender, events) = channel();
         let (commands, command_receiver) = channel();
         let (remote, inbox) = engine::remote().expect("eventfd");
-        let addr = config.listeners.first().map_or(loopback(0), |l| l.socket.local_addr().expect("address"));
+        let addr = config
+            .listeners
+            .first()
+            .map_or(loopback(0), |l| l.socket.local_addr().expect("address"));
         let thread = thread::spawn(move || {
             let stage = Stage {
                 script,
@@ -513,7 +531,9 @@ impl Running {
 
 impl Running {
     /// Waits for the end of the worker's thread; an error is its panic.
-    pub(crate) fn wait_for_end(&mut self) -> thread::Result<Result<(Counters, usize), EngineError>> {
+    pub(crate) fn wait_for_end(
+        &mut self,
+    ) -> thread::Result<Result<(Counters, usize), EngineError>> {
         let thread = self.thread.take().expect("joined once");
         let since = Instant::now();
         while !thread.is_finished() {

@@ -52,7 +52,9 @@ pub(crate) fn a_deadline_moves_and_is_unset(case: &Case) {
     });
     let at = at.expect("open");
     for ahead in [3_600_000, 20, 500, 40] {
-        running.with(moved, move |out| out.set_deadline(Some(out.now() + Duration::from_millis(ahead))));
+        running.with(moved, move |out| {
+            out.set_deadline(Some(out.now() + Duration::from_millis(ahead)));
+        });
     }
     running.with(moved, move |out| out.set_deadline(Some(at)));
     running.with(unset, |out| out.set_deadline(None));

@@ -26,7 +26,8 @@ struct Identity {
 fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+            .expect("a certificate");
         Identity {
             pem: made.cert.pem(),
             certificate: made.cert.into(),
@@ -70,7 +71,10 @@ fn client(running: &Running, version: &'static SupportedProtocolVersion) -> Clie
         .with_root_certificates(roots())
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").expect("a name");
-    StreamOwned::new(ClientConnection::new(Arc::new(config), name).expect("a client"), running.connect())
+    StreamOwned::new(
+        ClientConnection::new(Arc::new(config), name).expect("a client"),
+        running.connect(),
+    )
 }
 
 fn echo_of(client: &mut Client, bytes: &[u8]) {
@@ -234,7 +238,9 @@ fn end_of_connect(case: &Case, addr: SocketAddr, settings: TlsSettings) -> TlsEr
     let far = Running::start_tls(case, case.clients_only(), settings, Script::default());
     far.post(move |w| w.connect(to(addr)));
     let error = far.wait_for(|e| match e {
-        Event::Closed(_, cause) => Some(TlsError::of(&cause).cloned().unwrap_or_else(|| panic!("{cause:?}"))),
+        Event::Closed(_, cause) => {
+            Some(TlsError::of(&cause).cloned().unwrap_or_else(|| panic!("{cause:?}")))
+        }
         Event::Secured(_) => panic!("secured"),
         _ => None,
     });
@@ -244,14 +250,16 @@ fn end_of_connect(case: &Case, addr: SocketAddr, settings: TlsSettings) -> TlsEr
 
 pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
     let near = serve(case, Script::echo());
-    let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let stranger =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let mut strangers = RootCertStore::empty();
     strangers.add(stranger.cert.into()).expect("a root");
     let error = end_of_connect(case, near.addr, connects(Trust::Roots(strangers)));
     assert!(matches!(error, TlsError::Protocol(rustls::Error::InvalidCertificate(_))), "{error}");
     // The server learns of it from the alert.
     let cause = near.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
-    let told = matches!(TlsError::of(&cause), Some(TlsError::Protocol(rustls::Error::AlertReceived(_))));
+    let told =
+        matches!(TlsError::of(&cause), Some(TlsError::Protocol(rustls::Error::AlertReceived(_))));
     assert!(told, "{cause:?}");
 
     let mut anybody = connects(Trust::Anybody);
@@ -267,7 +275,8 @@ pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
 }
 
 pub(crate) fn a_plain_server_is_reported(case: &Case) {
-    let script = Script::default().received(|_, _, out| out.append(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let script =
+        Script::default().received(|_, _, out| out.append(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let near = Running::start(case, case.config(), script);
     let error = end_of_connect(case, near.addr, connects(Trust::Anybody));
     assert_eq!(error, TlsError::NotTls);
@@ -281,7 +290,8 @@ pub(crate) fn a_plain_client_is_answered(case: &Case) {
     expect(&mut client, b"TLS, please");
     assert_eq!(client.read(&mut [0]).expect("an end"), 0);
     drop(client);
-    let cause = running.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
+    let cause =
+        running.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
     assert!(TlsError::of(&cause) == Some(&TlsError::NotTls), "{cause:?}");
     running.finish();
 }
@@ -354,7 +364,8 @@ pub(crate) fn reset_in_the_handshake(case: &Case) {
 /// Output that a handler writes outside of a connection's calls reaches it in TLS too.
 pub(crate) fn a_drain_sends_a_last_message_in_tls(case: &Case) {
     let running = serve(case, Script::echo());
-    let mut clients: Vec<Client> = (0..20).map(|_| client(&running, &rustls::version::TLS13)).collect();
+    let mut clients: Vec<Client> =
+        (0..20).map(|_| client(&running, &rustls::version::TLS13)).collect();
     clients.iter_mut().for_each(|client| echo_of(client, b"here"));
     let told = running.ask(|w| {
         let ids = w.ids();
@@ -389,7 +400,10 @@ fn program(case: &Case, command: &mut Command, input: &[u8]) -> Option<String> {
     };
     child.stdin.take().expect("piped").write_all(input).expect("write");
     let output = child.wait_with_output().expect("output");
-    Some(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    Some(
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr),
+    )
 }
 
 /// Client in Python's ssl module, which is OpenSSL: handshakes in both versions, with and without
@@ -420,8 +434,11 @@ print("all echoed")
 
 pub(crate) fn serves_independent_tls_clients(case: &Case) {
     let running = serve(case, Script::echo());
-    let path =
-        std::env::temp_dir().join(format!("sparring-{}-{}.pem", std::process::id(), running.addr.port()));
+    let path = std::env::temp_dir().join(format!(
+        "sparring-{}-{}.pem",
+        std::process::id(),
+        running.addr.port()
+    ));
     std::fs::write(&path, &identity().pem).expect("a file");
     let port = running.addr.port().to_string();
     let said = program(case, Command::new("python3").args(["-c", PYTHON, &port]).arg(&path), b"");
@@ -444,7 +461,8 @@ pub(crate) fn renegotiation_is_refused(case: &Case) {
     if let Some(said) = said {
         assert!(said.contains("RENEGOTIATING"), "{said}");
         assert!(said.contains("no renegotiation"), "{said}");
-        let cause = running.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
+        let cause =
+            running.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
         assert!(matches!(cause, Cause::Layer(_) | Cause::PeerClosed | Cause::Reset), "{cause:?}");
     }
     running.finish();

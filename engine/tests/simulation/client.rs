@@ -66,7 +66,12 @@ impl Client {
             let tag = self.begun as u16;
             self.begun += 1;
             let timeout = Duration::from_secs(20);
-            w.connect(Connect { to: self.to, from: Some(source(tag)), tag: u64::from(tag), timeout });
+            w.connect(Connect {
+                to: self.to,
+                from: Some(source(tag)),
+                tag: u64::from(tag),
+                timeout,
+            });
         }
     }
 
@@ -114,7 +119,10 @@ impl Handler for Client {
 
     fn eof(&mut self, _: ConnId, tag: &mut u16, out: &mut Output<'_>) {
         let side = &mut self.stories.borrow_mut()[usize::from(*tag)].client;
-        assert!(side.closing.is_none() && !std::mem::replace(&mut side.eof, true), "a FIN after the end");
+        assert!(
+            side.closing.is_none() && !std::mem::replace(&mut side.eof, true),
+            "a FIN after the end"
+        );
         side.closing = Some(CloseMode::Flush);
         out.close(CloseMode::Flush);
     }

@@ -9,7 +9,8 @@ fn caught_at(mutation: Mutation, within: u64) -> u64 {
     let guard = switch_on(Some(mutation));
     let caught = (0..within).find_map(|seed| run(seed).err().map(|what| (seed, what)));
     drop(guard);
-    let (seed, what) = caught.unwrap_or_else(|| panic!("{mutation:?} is not caught within {within} seeds"));
+    let (seed, what) =
+        caught.unwrap_or_else(|| panic!("{mutation:?} is not caught within {within} seeds"));
     println!("{mutation:?}: caught at seed {seed}: {}", what.lines().next().unwrap_or_default());
     seed
 }

@@ -68,8 +68,11 @@ impl Setting {
             client.high_water = random.pick(&[300, 5_000, 60_000, 1 << 20]);
         }
         let smallest = server.uring.buffer_size.min(client.uring.buffer_size) as usize;
-        let plans = (0..random.between(1, 24)).map(|_| Plan::draw(random, gentle, 200 * smallest)).collect();
-        let stop_after = random.chance(if gentle { 0 } else { 100 }).then(|| random.between(1, 200) as u64);
+        let plans = (0..random.between(1, 24))
+            .map(|_| Plan::draw(random, gentle, 200 * smallest))
+            .collect();
+        let stop_after =
+            random.chance(if gentle { 0 } else { 100 }).then(|| random.between(1, 200) as u64);
         Self {
             faults,
             gentle,
@@ -105,7 +108,8 @@ impl Plan {
     fn draw(random: &mut Random, gentle: bool, most: usize) -> Self {
         // The first two bytes identify the connection: nothing comes back before.
         let window = random.pick(&[2, 100, 3_000, 50_000, 300_000]);
-        let total = random.pick(&[2, 40, 600, 6_000, 6_000, 60_000, 300_000]).min(most).min(100 * window);
+        let total =
+            random.pick(&[2, 40, 600, 6_000, 6_000, 60_000, 300_000]).min(most).min(100 * window);
         let total = random.between(total / 2, total).max(2);
         let end = |random: &mut Random| match random.below(6) {
             0 => End::After(random.between(1, total), CloseMode::Flush),

@@ -67,7 +67,12 @@ fn a_spinning_worker_does_not_wait_with_completions_in_hand() {
     clean(200, |setting| {
         gentle(
             setting,
-            Faults { failed_enters: 300, refused_sends: 200, short_submits: 300, ..Faults::default() },
+            Faults {
+                failed_enters: 300,
+                refused_sends: 200,
+                short_submits: 300,
+                ..Faults::default()
+            },
         );
         setting.server.spin = Spin::For(Duration::from_micros(2));
         setting.client.spin = Spin::For(Duration::from_micros(2));

@@ -55,15 +55,25 @@ impl Seed {
 
     fn run(mut self) -> Result<Happened, String> {
         let setting = &self.setting;
-        let server =
-            Server::new(self.stories.clone(), Random::new(self.random.word()), setting.peer_addresses);
-        let client =
-            Client::new(self.stories.clone(), Random::new(self.random.word()), self.addr, setting.parallel);
-        let mut server = self.sim.worker(&setting.server, bounds(setting, false), server).expect("a worker");
-        let mut client = self.sim.worker(&setting.client, bounds(setting, true), client).expect("a worker");
+        let server = Server::new(
+            self.stories.clone(),
+            Random::new(self.random.word()),
+            setting.peer_addresses,
+        );
+        let client = Client::new(
+            self.stories.clone(),
+            Random::new(self.random.word()),
+            self.addr,
+            setting.parallel,
+        );
+        let mut server =
+            self.sim.worker(&setting.server, bounds(setting, false), server).expect("a worker");
+        let mut client =
+            self.sim.worker(&setting.client, bounds(setting, true), client).expect("a worker");
         self.sim = go(self.sim, setting, &mut server, &mut client).map_err(|violation| {
             let stories = self.stories.borrow();
-            let open: Vec<_> = stories.iter().filter(|s| s.is_open()).map(|s| format!("{s:?}\n")).collect();
+            let open: Vec<_> =
+                stories.iter().filter(|s| s.is_open()).map(|s| format!("{s:?}\n")).collect();
             format!("{violation}{}", open.concat())
         })?;
         for story in self.stories.borrow().iter() {
@@ -92,9 +102,10 @@ fn go(
         }
         let out = [server.buffers_out(), client.buffers_out()];
         if out != [0, 0] {
-            return Err(
-                sim.violation(&format!("{out:?} buffers are out without connections"), &[client, server])
-            );
+            return Err(sim.violation(
+                &format!("{out:?} buffers are out without connections"),
+                &[client, server],
+            ));
         }
     }
     server.wake(STOP);
@@ -121,7 +132,9 @@ fn bounds(setting: &Setting, client: bool) -> Bounds {
 const STASH_PIECE: usize = 16 << 10;
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
 /// Runs seeds on all processors; returns the first that fails, or the counts of all events.
@@ -164,7 +177,8 @@ fn every_byte_comes_back_or_the_connection_fails_with_a_cause() {
              again with: SPARRING_SIM_SEED={seed} cargo test -p sparring-engine --test simulation every_byte"
         )
     });
-    let table: Vec<String> = happened.named().iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let table: Vec<String> =
+        happened.named().iter().map(|(name, n)| format!("{name} {n}")).collect();
     println!("{} seeds: {}", seeds.end - seeds.start, table.join(", "));
     if seeds.contains(&(SEEDS - 1)) {
         let never = happened.named().into_iter().filter(|(_, n)| *n == 0).map(|(name, _)| name);

@@ -79,7 +79,9 @@ pub(crate) fn source(tag: u16) -> SocketAddr {
 pub(crate) fn check_origin(from: Origin, peer_addresses: bool, connections: usize) {
     let Origin::Accepted { listener: 0, peer } = from else { panic!("{from:?}") };
     match peer {
-        Some(peer) => assert!((1000..1000 + connections).contains(&usize::from(peer.port())), "{peer}"),
+        Some(peer) => {
+            assert!((1000..1000 + connections).contains(&usize::from(peer.port())), "{peer}");
+        }
         None => assert!(!peer_addresses, "no address"),
     }
 }
@@ -95,7 +97,11 @@ impl Story {
         let wrong = |what: &str| Err(format!("connection {}: {what}: {self:?}", self.tag));
         if self.connect_failed.is_some() {
             let allowed = !setting.gentle || setting.client.max_connects < setting.parallel;
-            return if allowed && self.client.id.is_none() { Ok(()) } else { wrong("the connect failed") };
+            return if allowed && self.client.id.is_none() {
+                Ok(())
+            } else {
+                wrong("the connect failed")
+            };
         }
         let stopped = setting.stop_after.is_some();
         if !stopped && self.client.id.is_none() {

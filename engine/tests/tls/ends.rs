@@ -24,7 +24,8 @@ pub(crate) struct Identity {
 pub(crate) fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+            .expect("a certificate");
         Identity { certificate: made.cert.into(), key: made.signing_key.serialize_der() }
     })
 }
@@ -39,14 +40,16 @@ pub(crate) fn server() -> Arc<ServerConfig> {
 pub(crate) fn server_of_few_records(limit: u64) -> Arc<ServerConfig> {
     let with_limit = |suite: SupportedCipherSuite| match suite {
         SupportedCipherSuite::Tls13(suite) => {
-            let common = CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
+            let common =
+                CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
             let (hkdf_provider, aead_alg) = (suite.hkdf_provider, suite.aead_alg);
             // The suites of a provider have a static lifetime.
             let suite = Tls13CipherSuite { common, hkdf_provider, aead_alg, quic: None };
             SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))
         }
         SupportedCipherSuite::Tls12(suite) => {
-            let common = CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
+            let common =
+                CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
             let (prf_provider, kx, sign, aead_alg) =
                 (suite.prf_provider, suite.kx, suite.sign, suite.aead_alg);
             let suite = Tls12CipherSuite { common, prf_provider, kx, sign, aead_alg };
@@ -161,8 +164,13 @@ impl Near {
             ..TlsSettings::default()
         };
         let (wire, commands) = (Vec::new(), Commands::default());
-        let mut near =
-            Self { tls: Tls::new(echo, settings), record: Record::new(), conn: None, wire, commands };
+        let mut near = Self {
+            tls: Tls::new(echo, settings),
+            record: Record::new(),
+            conn: None,
+            wire,
+            commands,
+        };
         let from = Origin::Accepted { listener: 0, peer: None };
         near.conn = Some(near.tls.opened(ID, from, &mut near.record.begin(Nanos(0), 0, 0)));
         near.take(&[]);
@@ -220,7 +228,8 @@ impl Near {
 
     /// Returns the bytes that the handler received, all calls together.
     pub(crate) fn heard(&self) -> Vec<u8> {
-        let bytes = |told: &Told| if let Told::Received(bytes) = told { bytes.clone() } else { Vec::new() };
+        let bytes =
+            |told: &Told| if let Told::Received(bytes) = told { bytes.clone() } else { Vec::new() };
         self.told().iter().flat_map(bytes).collect()
     }
 }

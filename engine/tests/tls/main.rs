@@ -26,7 +26,8 @@ fn events_reach_the_handler_in_order() {
 #[test]
 fn every_cut_gives_the_same_events() {
     for version in VERSIONS {
-        let byte_by_byte = |near: &mut Near, wire: &[u8]| wire.chunks(1).for_each(|byte| near.receive(byte));
+        let byte_by_byte =
+            |near: &mut Near, wire: &[u8]| wire.chunks(1).for_each(|byte| near.receive(byte));
         let (mut near, mut far, _) = secured_by(version, Near::new(), byte_by_byte);
         let wire = far.records([&b"first"[..], b"second"]);
         byte_by_byte(&mut near, &wire);
@@ -246,7 +247,9 @@ fn a_changed_byte_causes_an_alert_and_the_end() {
             let error = far.take(&mut near).expect_err("an alert");
             assert!(matches!(error, engine::rustls::Error::AlertReceived(_)), "{error}");
             assert_eq!(near.told().len(), 2, "unauthenticated bytes");
-            assert!(matches!(near.end().last(), Some(Told::Closed(cause)) if cause.contains("DecryptError")));
+            assert!(
+                matches!(near.end().last(), Some(Told::Closed(cause)) if cause.contains("DecryptError"))
+            );
         }
     }
 }

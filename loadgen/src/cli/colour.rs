@@ -58,9 +58,13 @@ mod tests {
     fn verdicts_have_a_colour_and_other_words_none() {
         assert_eq!(highlight("INVALID: no"), "\u{1b}[1m\u{1b}[31mINVALID\u{1b}[0m: no");
         assert_eq!(highlight("p  improved"), "p  \u{1b}[32mimproved\u{1b}[0m");
-        for text in
-            ["unchanged, met, all as sent", "NOTE: INVALIDATED", "disregressed", "echo-ws-limited", ""]
-        {
+        for text in [
+            "unchanged, met, all as sent",
+            "NOTE: INVALIDATED",
+            "disregressed",
+            "echo-ws-limited",
+            "",
+        ] {
             assert_eq!(highlight(text), text);
         }
     }

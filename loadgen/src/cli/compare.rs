@@ -107,8 +107,9 @@ fn newest(mut found: Vec<Stored>) -> anyhow::Result<Stored> {
 /// The newest of `found` that compares with `new` and is another one; else the newest, so that the
 /// refusal says why.
 fn best(mut found: Vec<Stored>, new: &Stored) -> anyhow::Result<Stored> {
-    let compares =
-        |stored: &Stored| stored.path != new.path && refusals(&stored.document, &new.document).is_empty();
+    let compares = |stored: &Stored| {
+        stored.path != new.path && refusals(&stored.document, &new.document).is_empty()
+    };
     if let Some(at) = found.iter().rposition(compares) {
         found.truncate(at + 1);
     }

@@ -58,7 +58,8 @@ pub(super) struct CountArguments {
 impl CountArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let start = Start::now();
-        let counts = FRAMES.map(|frames| self.per_message(frames)).into_iter().collect::<Result<_, _>>()?;
+        let counts =
+            FRAMES.map(|frames| self.per_message(frames)).into_iter().collect::<Result<_, _>>()?;
         let session = Session {
             suite: Some("instructions".to_owned()),
             tag: self.tag.clone(),
@@ -81,7 +82,12 @@ impl CountArguments {
             (self.count(MESSAGES[0] / frames, frames)?, self.count(MESSAGES[1] / frames, frames)?);
         let messages = u64::from(MESSAGES[1] - MESSAGES[0]);
         let per_message = many.saturating_sub(few) as f64 / messages as f64;
-        Ok(Count { scenario: name(frames), counter: "instructions".to_owned(), per_message, messages })
+        Ok(Count {
+            scenario: name(frames),
+            counter: "instructions".to_owned(),
+            per_message,
+            messages,
+        })
     }
 
     fn count(&self, reads: u32, frames: u32) -> anyhow::Result<u64> {
@@ -102,7 +108,11 @@ impl CountArguments {
         }?;
         let said = String::from_utf8_lossy(&asked.stderr);
         collected(&said).filter(|_| asked.status.success()).ok_or_else(|| {
-            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+            let last = said
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("it said nothing");
             anyhow!("{} does not run under valgrind: {last}", self.program.display())
         })
     }
@@ -159,10 +169,12 @@ mod tests {
 
     #[test]
     fn the_count_is_read_from_what_callgrind_says() {
-        let said =
-            "==7== Callgrind, a call-graph generating cache profiler\n==7== \n==7== Collected : 60176283\n";
+        let said = "==7== Callgrind, a call-graph generating cache profiler\n==7== \n==7== Collected : 60176283\n";
         assert_eq!(collected(said), Some(60_176_283));
-        assert_eq!(collected("==7== Process terminating with default action of signal 4 (SIGILL)\n"), None);
+        assert_eq!(
+            collected("==7== Process terminating with default action of signal 4 (SIGILL)\n"),
+            None
+        );
     }
 
     #[test]

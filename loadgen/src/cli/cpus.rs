@@ -18,17 +18,27 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
 }
 
 /// Fails where `flag` lists a processor that is not `allowed`.
-pub(super) fn check_cpus(flag: &str, list: Option<&CpuList>, allowed: &[usize]) -> anyhow::Result<()> {
-    let Some(cpu) = list.into_iter().flat_map(|list| &list.0).find(|cpu| !allowed.contains(cpu)) else {
+pub(super) fn check_cpus(
+    flag: &str,
+    list: Option<&CpuList>,
+    allowed: &[usize],
+) -> anyhow::Result<()> {
+    let Some(cpu) = list.into_iter().flat_map(|list| &list.0).find(|cpu| !allowed.contains(cpu))
+    else {
         return Ok(());
     };
     let allowed = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    Err(usage(format!("{flag}: processor {cpu} is not among those this process may use ({allowed})")))
+    Err(usage(format!(
+        "{flag}: processor {cpu} is not among those this process may use ({allowed})"
+    )))
 }
 
 /// Fails where `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a
 /// thread of this process.
-pub(super) fn check_own_cpus(cpus: Option<&CpuList>, spawn_cpus: Option<&CpuList>) -> anyhow::Result<()> {
+pub(super) fn check_own_cpus(
+    cpus: Option<&CpuList>,
+    spawn_cpus: Option<&CpuList>,
+) -> anyhow::Result<()> {
     for (flag, list) in [("--cpus", cpus), ("--spawn-cpus", spawn_cpus)] {
         let Some(CpuList(cpus)) = list else { continue };
         let context = || format!("{flag}: cannot start a thread");
@@ -45,8 +55,10 @@ pub(super) fn check_own_cpus(cpus: Option<&CpuList>, spawn_cpus: Option<&CpuList
 /// The mask does not say that. A process may leave the mask that taskset(1) gave it, but not its
 /// control group's processors. So a thread of its own tries: the kernel refuses others with EINVAL.
 fn assignable(cpus: Vec<usize>) -> io::Result<Vec<usize>> {
-    let is_given =
-        |cpu: &usize| !affinity::pin(*cpu).is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
-    let probe = thread::Builder::new().spawn(move || cpus.into_iter().filter(is_given).collect())?;
+    let is_given = |cpu: &usize| {
+        !affinity::pin(*cpu).is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput)
+    };
+    let probe =
+        thread::Builder::new().spawn(move || cpus.into_iter().filter(is_given).collect())?;
     probe.join().map_err(|_| io::Error::other("the thread panicked"))
 }

@@ -86,7 +86,10 @@ impl DoctorArguments {
             is_debug_build: cfg!(debug_assertions),
         };
         if !self.root.join("proc").is_dir() {
-            return Err(usage(format!("--root {}: there is no folder proc below it", self.root.display())));
+            return Err(usage(format!(
+                "--root {}: there is no folder proc below it",
+                self.root.display()
+            )));
         }
         self.check_processors()?;
         let findings = examine(&self.root, self.watch, &intent);
@@ -95,8 +98,10 @@ impl DoctorArguments {
             let report = Report { schema: SCHEMA, spoiled, findings: &findings };
             print_plain(&serde_json::to_string_pretty(&report)?)?;
         } else {
-            self.format
-                .print_text(&findings::findings(&findings, self.quiet, self.format.format()), false)?;
+            self.format.print_text(
+                &findings::findings(&findings, self.quiet, self.format.format()),
+                false,
+            )?;
         }
         Ok(u8::from(spoiled))
     }

@@ -55,7 +55,8 @@ pub(super) struct EchoArguments {
 }
 
 fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let ends = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..=to.parse().ok()?));
+    let ends =
+        text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..=to.parse().ok()?));
     ends.ok_or_else(|| "two numbers are needed, as in 1..301".to_owned())
 }
 
@@ -122,7 +123,15 @@ mod tests {
 
     #[test]
     fn flags_reach_the_plan() {
-        let plan = plan(&["ws://h/{n}", "--repeat", "3..9", "--connect-timeout", "2s", "--engine", "epoll"]);
+        let plan = plan(&[
+            "ws://h/{n}",
+            "--repeat",
+            "3..9",
+            "--connect-timeout",
+            "2s",
+            "--engine",
+            "epoll",
+        ]);
         let plan = plan.expect("flags");
         assert_eq!((plan.repeat, plan.connect_timeout), (Some(3..=9), Duration::from_secs(2)));
     }
@@ -149,7 +158,10 @@ mod tests {
     fn a_line_says_how_a_connection_ended() {
         let line = |number, messages, ending| line(&EndedConnection { number, messages, ending });
         let closed = |code, reason: &str| Ending::Closed { code, reason: reason.to_owned() };
-        assert_eq!(line(None, 1, closed(None, "")), "1 message echoed; the server closed it without a code");
+        assert_eq!(
+            line(None, 1, closed(None, "")),
+            "1 message echoed; the server closed it without a code"
+        );
         assert_eq!(
             line(Some(7), 2, closed(Some(1000), "bye")),
             "7: 2 messages echoed; the server closed it with 1000: bye"

@@ -119,15 +119,16 @@ impl ExperimentArguments {
         setup.check(&experiment.arms)?;
         let (session, judge) = (&self.session, &self.judge);
         let results = session.results(true);
-        ExperimentCommand { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }.carry_out()
+        ExperimentCommand { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }
+            .carry_out()
     }
 
     /// Returns the experiment after the changes of the flags.
     fn experiment(&self) -> anyhow::Result<Experiment> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
         let catalogue = catalogue.map_err(|error| usage(format!("--catalogue: {error:#}")))?;
-        let mut experiment =
-            Experiment::read(&self.experiment, &catalogue).map_err(|error| usage(format!("{error:#}")))?;
+        let mut experiment = Experiment::read(&self.experiment, &catalogue)
+            .map_err(|error| usage(format!("{error:#}")))?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
         if experiment.arms.len() > 1 && experiment.show == Presentation::Correctness {
             let name = &experiment.name;
@@ -137,7 +138,9 @@ impl ExperimentArguments {
             experiment.show = Presentation::Arms;
         }
         self.add_facts(&mut experiment.arms)?;
-        if experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < experiment.needed_arms() {
+        if experiment.arms.iter().filter(|arm| arm.absent.is_none()).count()
+            < experiment.needed_arms()
+        {
             return Err(usage("--arm: at least two arms can be compared"));
         }
         self.choose_scenarios(&mut experiment)?;
@@ -177,7 +180,8 @@ impl ExperimentArguments {
     fn choose_scenarios(&self, experiment: &mut Experiment) -> anyhow::Result<()> {
         let needed = experiment.needed_arms();
         let Experiment { arms, scenarios, promises, .. } = experiment;
-        scenarios.retain(|scenario| arms.iter().filter(|arm| arm.takes(scenario)).count() >= needed);
+        scenarios
+            .retain(|scenario| arms.iter().filter(|arm| arm.takes(scenario)).count() >= needed);
         let names: Vec<String> = scenarios.iter().map(experiment::Scenario::full_name).collect();
         if let Some(unknown) = self.scenarios.iter().find(|name| !names.contains(name)) {
             let hint = did_you_mean(unknown, names.iter().map(String::as_str));
@@ -197,7 +201,8 @@ impl ExperimentArguments {
     }
 
     fn setup(&self) -> anyhow::Result<Setup> {
-        let (engine, mark) = resolve_engine(self.engine.map_or(EngineChoice::Auto, EngineChoice::Named))?;
+        let (engine, mark) =
+            resolve_engine(self.engine.map_or(EngineChoice::Auto, EngineChoice::Named))?;
         let server = match &self.server {
             Some(server) => server.clone(),
             None => std::env::current_exe().context("--server")?.with_file_name("sparring-server"),
@@ -221,7 +226,9 @@ mod tests {
     fn arguments(arguments: &[&str]) -> Result<Box<ExperimentArguments>, String> {
         let words = ["sparring-loadgen", "experiment"].iter().chain(arguments);
         let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
-        let Some(Command::Experiment(experiment)) = parsed.command else { return Err("another".to_owned()) };
+        let Some(Command::Experiment(experiment)) = parsed.command else {
+            return Err("another".to_owned());
+        };
         Ok(experiment)
     }
 
@@ -255,12 +262,16 @@ mod tests {
         let setup = arguments(&["quick", "--engine=epoll", "--congestion=reno", "--tag=t"]);
         let setup = setup.expect("flags").setup().expect("a setup");
         assert_eq!((setup.server_engine, setup.tag.as_deref()), (EngineKind::Epoll, Some("t")));
-        assert_eq!(setup.plan.placement.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
+        assert_eq!(
+            setup.plan.placement.congestion.map(|name| name.to_string()).as_deref(),
+            Some("reno")
+        );
     }
 
     #[test]
     fn the_former_name_of_the_command_works() {
-        let parsed = Arguments::try_parse_from(["sparring-loadgen", "suite", "quick"]).expect("parsed");
+        let parsed =
+            Arguments::try_parse_from(["sparring-loadgen", "suite", "quick"]).expect("parsed");
         assert!(matches!(parsed.command, Some(Command::Experiment(_))));
     }
 
@@ -269,7 +280,8 @@ mod tests {
         let two = ["--arm=a=x {port}", "--arm=b=y {port}"];
         let arms = experiment(&[&["arms"], &two[..]].concat()).expect("two arms");
         assert!(names(&arms).1.iter().all(|name| !name.starts_with("tcp")));
-        let error = experiment(&["arms", two[0], two[1], "--scenarios=tcp"]).expect_err("raw bytes");
+        let error =
+            experiment(&["arms", two[0], two[1], "--scenarios=tcp"]).expect_err("raw bytes");
         assert!(error.contains("`tcp`") && error.contains("pipeline"), "{error}");
     }
 
@@ -286,7 +298,10 @@ mod tests {
         .expect("peers");
         assert_eq!(names(&peers).0, ["ours", "ws", "bun"]);
         let ws = &peers.arms[1];
-        assert_eq!((ws.version.as_deref(), ws.conformance.map(|c| c.wrong)), (Some("8.23.0"), Some(14)));
+        assert_eq!(
+            (ws.version.as_deref(), ws.conformance.map(|c| c.wrong)),
+            (Some("8.23.0"), Some(14))
+        );
     }
 
     #[test]
@@ -311,7 +326,10 @@ mod tests {
             (&["peers", "--arm=one=x {port}", "--absent=two=gone"], "two arms"),
             (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--version-of=c=1"], "`c`"),
             (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--conformance=a=1,2"], "SKIPPED"),
-            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--scenarios=rate-1x1"], "rate-20k"),
+            (
+                &["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--scenarios=rate-1x1"],
+                "rate-20k",
+            ),
             (&["quik"], "did you mean `quick`"),
             (&["quick", "--threshold=p99=1%"], "--threshold"),
             (&["smoke", "--arm=a=x {port}"], "`arms`"),

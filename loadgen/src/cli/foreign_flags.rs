@@ -68,7 +68,8 @@ const QUIET_HINT: &str =
 
 /// Adds a hint to an error of the command line, where one is known.
 pub(super) fn explain(mut error: Error, words: impl Iterator<Item = OsString>) -> Error {
-    let words: Vec<String> = words.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> =
+        words.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let Some(hint) = hint(&error, &words) {
         error.remove(ContextKind::SuggestedArg);
         error.remove(ContextKind::SuggestedSubcommand);
@@ -100,16 +101,18 @@ fn hint(error: &Error, words: &[String]) -> Option<String> {
         return None;
     }
     let flag = wrong.split([' ', '=']).next()?;
-    let is_meant =
-        |known: &ForeignFlag| known.flags.contains(&flag) && known.commands.contains(&command.as_str());
+    let is_meant = |known: &ForeignFlag| {
+        known.flags.contains(&flag) && known.commands.contains(&command.as_str())
+    };
     foreign_flags().find(is_meant).map(|known| known.hint.to_owned())
 }
 
 /// Returns true where the wrong argument is a number behind -q, in a word of its own or not.
 fn is_quiet_with_a_rate(wrong: &str, words: &[String]) -> bool {
     let is_rate = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
-    let behind =
-        |word: &String| word.strip_prefix(QUIET).is_some_and(|rest| is_rate(rest.trim_start_matches('=')));
+    let behind = |word: &String| {
+        word.strip_prefix(QUIET).is_some_and(|rest| is_rate(rest.trim_start_matches('=')))
+    };
     let is_next = |pair: &[String]| pair[0] == QUIET && is_rate(&pair[1]);
     if wrong.starts_with('-') { words.iter().any(behind) } else { words.windows(2).any(is_next) }
 }
@@ -158,7 +161,10 @@ mod tests {
                 for form in forms.into_iter().chain([vec![flag.to_owned()]]) {
                     let words = command(name).into_iter().chain(form.iter().map(String::as_str));
                     let text = said(&words.collect::<Vec<_>>());
-                    assert!(text.contains(&format!("tip: {}", known.hint)), "{name} {form:?}: {text}");
+                    assert!(
+                        text.contains(&format!("tip: {}", known.hint)),
+                        "{name} {form:?}: {text}"
+                    );
                     assert_eq!(text.matches("tip:").count(), 1, "{text}");
                 }
             }
@@ -178,7 +184,8 @@ mod tests {
                             || argument.get_short().is_some_and(|short| flag == format!("-{short}"))
                     })
                 };
-                let named = known.hint.split([' ', ';', ',', ':']).filter(|word| word.starts_with('-'));
+                let named =
+                    known.hint.split([' ', ';', ',', ':']).filter(|word| word.starts_with('-'));
                 named.for_each(|flag| assert!(has(flag), "{name} has no {flag}: {}", known.hint));
                 known.flags.iter().for_each(|flag| assert!(!has(flag), "{name} has {flag}"));
             }
@@ -213,16 +220,20 @@ mod tests {
         assert!(!said(&["runn"]).contains("comes first"));
         let words = ["ws://h/?a=1&b=2", "--header", "X-A: it's b"];
         let text = said(&words);
-        let line = text.lines().find_map(|line| line.split_once("comes first: sparring-loadgen run "));
+        let line =
+            text.lines().find_map(|line| line.split_once("comes first: sparring-loadgen run "));
         let line = line.expect("a hint").1;
         assert_eq!(shlex::split(line).expect("a line for a shell"), words, "{line}");
     }
 
     #[test]
     fn other_errors_are_left_as_they_are() {
-        for words in
-            [&["run", "ws://h/", "--no-such"][..], &["run"], &["run", "ws://h/", "-c", "x"], &["echo", "x"]]
-        {
+        for words in [
+            &["run", "ws://h/", "--no-such"][..],
+            &["run"],
+            &["run", "ws://h/", "-c", "x"],
+            &["echo", "x"],
+        ] {
             assert!(!said(words).contains("tip: the"), "{}", said(words));
         }
         assert!(said(&["run", "ws://h/", "--connection", "8"]).contains("--connections"));

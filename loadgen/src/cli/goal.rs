@@ -43,9 +43,8 @@ fn rates(text: &str) -> Result<(f64, f64), String> {
     let (low, high) = text.split_once("..").ok_or("two rates are needed, as in 1k..100k")?;
     match (rate(low)?, rate(high)?) {
         (low, high) if low > 0.0 && low <= high && high <= MAX_RATE => Ok((low, high)),
-        _ => {
-            Err("the first rate must be more than 0 and not above the second, which may be 1000M".to_owned())
-        }
+        _ => Err("the first rate must be more than 0 and not above the second, which may be 1000M"
+            .to_owned()),
     }
 }
 
@@ -60,7 +59,8 @@ impl GoalArguments {
 
     pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
         let mut all = self.threshold.iter().chain(&self.find_rate);
-        let of_process = all.find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none());
+        let of_process =
+            all.find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none());
         let unlimited = self.find_rate.iter().find(|threshold| !threshold.limits_rate());
         Err(usage(if let Some(threshold) = of_process {
             format!("{threshold} needs --spawn: otherwise the server's process is not known")
@@ -103,7 +103,8 @@ const FIRST_RATE: f64 = 2_000.0;
 const SHORT_WARMUP: Duration = Duration::from_millis(500);
 
 pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmation: bool) -> Plan {
-    let warmup = if is_confirmation { plan.load.warmup } else { plan.load.warmup.min(SHORT_WARMUP) };
+    let warmup =
+        if is_confirmation { plan.load.warmup } else { plan.load.warmup.min(SHORT_WARMUP) };
     let length = humantime::format_duration(measure).to_string().replace(' ', "");
     let scenario = format!("{}@{rate:.0}/{length}", plan.scenario);
     plan.clone().with(|plan| {
@@ -118,10 +119,13 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
 pub(super) fn outcome(run: &Run, judgements: &[GoalJudgement]) -> TrialOutcome {
     let faults = run.errors.total() + run.integrity.faults();
     // Every run of a debug build has this reason, so it is not a limit found at this rate.
-    let (servers, others): (Vec<_>, Vec<_>) =
-        run.invalid().filter(|(kind, _)| !kind.is_of_the_build()).partition(|(kind, _)| kind.is_servers());
-    let reasons =
-        |of: &[(InvalidKind, &str)]| of.iter().map(|(_, reason)| *reason).collect::<Vec<_>>().join("; ");
+    let (servers, others): (Vec<_>, Vec<_>) = run
+        .invalid()
+        .filter(|(kind, _)| !kind.is_of_the_build())
+        .partition(|(kind, _)| kind.is_servers());
+    let reasons = |of: &[(InvalidKind, &str)]| {
+        of.iter().map(|(_, reason)| *reason).collect::<Vec<_>>().join("; ")
+    };
     if faults == 0 && !others.is_empty() {
         return TrialOutcome::GeneratorLimit(reasons(&others));
     }
@@ -167,7 +171,11 @@ pub(super) fn trial_line(
         TrialOutcome::Missed(why) => format!("missed: {why}"),
         TrialOutcome::GeneratorLimit(why) => format!("generator limit: {why}"),
     };
-    format!("{kind} {number}: {:>11} msg/s for {:.1} s: {shown}", grouped(rate), measure.as_secs_f64())
+    format!(
+        "{kind} {number}: {:>11} msg/s for {:.1} s: {shown}",
+        grouped(rate),
+        measure.as_secs_f64()
+    )
 }
 
 #[cfg(test)]
@@ -208,7 +216,10 @@ mod tests {
         let refused = |goals: GoalArguments| goals.check(&plan()).expect_err("refused").to_string();
         assert!(refused(goals(&["server-cpu<4us"])).contains("--spawn"));
         assert!(refused(goals(&["rate>1k"])).contains("--find-rate rate>1k limits no rate"));
-        assert!(refused(GoalArguments { trial: Duration::ZERO, ..goals(&["p99<2ms"]) }).contains("--trial"));
+        assert!(
+            refused(GoalArguments { trial: Duration::ZERO, ..goals(&["p99<2ms"]) })
+                .contains("--trial")
+        );
         assert!(goals(&["p99<2ms", "errors<1"]).check(&plan()).is_ok());
     }
 
@@ -234,21 +245,36 @@ mod tests {
         assert_eq!(outcome(&debug, &judged(true)), TrialOutcome::Met);
         // The words of a reason do not decide who was the limit.
         let late = (InvalidKind::LateSends, "the generator sent late to the server");
-        assert_eq!(outcome(&with(&[late]), &judged(true)), TrialOutcome::GeneratorLimit(late.1.into()));
+        assert_eq!(
+            outcome(&with(&[late]), &judged(true)),
+            TrialOutcome::GeneratorLimit(late.1.into())
+        );
         let full = (InvalidKind::OutstandingLimit, "--max-outstanding");
         assert_eq!(outcome(&with(&[full]), &judged(true)), TrialOutcome::Missed(full.1.into()));
-        assert!(matches!(outcome(&with(&[full, late]), &judged(true)), TrialOutcome::GeneratorLimit(_)));
+        assert!(matches!(
+            outcome(&with(&[full, late]), &judged(true)),
+            TrialOutcome::GeneratorLimit(_)
+        ));
         // An invalid trial never counts as met, and its reason comes before the results of the
         // thresholds.
         let unknown = Run { valid: false, ..run() };
         assert!(matches!(outcome(&unknown, &judged(true)), TrialOutcome::GeneratorLimit(_)));
         for kind in [InvalidKind::RateNotKept, InvalidKind::LostConnections, InvalidKind::NoEcho] {
-            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(true)), TrialOutcome::Missed("why".into()));
-            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(false)), TrialOutcome::Missed("why".into()));
+            assert_eq!(
+                outcome(&with(&[(kind, "why")]), &judged(true)),
+                TrialOutcome::Missed("why".into())
+            );
+            assert_eq!(
+                outcome(&with(&[(kind, "why")]), &judged(false)),
+                TrialOutcome::Missed("why".into())
+            );
         }
-        for kind in
-            [InvalidKind::BusyGenerator, InvalidKind::Clock, InvalidKind::Standstill, InvalidKind::Unknown]
-        {
+        for kind in [
+            InvalidKind::BusyGenerator,
+            InvalidKind::Clock,
+            InvalidKind::Standstill,
+            InvalidKind::Unknown,
+        ] {
             assert_eq!(
                 outcome(&with(&[(kind, "why")]), &judged(false)),
                 TrialOutcome::GeneratorLimit("why".into())
@@ -256,14 +282,26 @@ mod tests {
         }
         let mut wrong = run();
         wrong.integrity.lost = 3;
-        assert_eq!(outcome(&wrong, &judged(true)), TrialOutcome::Missed("3 errors and wrong echoes".into()));
+        assert_eq!(
+            outcome(&wrong, &judged(true)),
+            TrialOutcome::Missed("3 errors and wrong echoes".into())
+        );
     }
 
     #[test]
     fn trials_have_scenarios_of_their_own() {
         let short = trial_plan(&plan(), 52_000.4, Duration::from_millis(2500), false);
-        assert_eq!((short.scenario.as_str(), short.load.rate_per_s), ("run@52000/2s500ms", Some(52_000.4)));
-        assert_eq!((short.load.warmup, short.load.measure), (SHORT_WARMUP, Duration::from_millis(2500)));
-        assert_eq!(trial_plan(&plan(), 5.0, Duration::from_secs(10), true).load.warmup, plan().load.warmup);
+        assert_eq!(
+            (short.scenario.as_str(), short.load.rate_per_s),
+            ("run@52000/2s500ms", Some(52_000.4))
+        );
+        assert_eq!(
+            (short.load.warmup, short.load.measure),
+            (SHORT_WARMUP, Duration::from_millis(2500))
+        );
+        assert_eq!(
+            trial_plan(&plan(), 5.0, Duration::from_secs(10), true).load.warmup,
+            plan().load.warmup
+        );
     }
 }

@@ -62,7 +62,8 @@ impl HistoryArguments {
         let Self { scenario, metric, branch, results, .. } = self;
         let machine = self.machine.clone().unwrap_or_else(|| Machine::here().id);
         let (of_machine, of_scenario) = (Some(machine.clone()), Some(scenario.clone()));
-        let selection = Selection { machine: of_machine, scenario: of_scenario, ..Selection::default() };
+        let selection =
+            Selection { machine: of_machine, scenario: of_scenario, ..Selection::default() };
         let (found, unreadable) = Store::new(results).select(&selection)?;
         unreadable.iter().for_each(|error| say(&format!("sparring-loadgen: {error}")));
         let (points, others) = points(scenario, *metric, &log(branch)?, &found);

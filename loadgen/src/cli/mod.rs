@@ -258,9 +258,14 @@ fn resolve_engine(choice: EngineChoice) -> Result<(EngineKind, Option<String>), 
 }
 
 fn start_log() {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::WARN.into()).from_env_lossy();
+    let filter =
+        EnvFilter::builder().with_default_directive(tracing::Level::WARN.into()).from_env_lossy();
     let ansi = colour::is_on_standard_error();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(ansi)
+        .init();
 }
 
 #[cfg(test)]
@@ -273,7 +278,11 @@ mod tests {
         let text = |error: anyhow::Error| with_causes(&error);
         let plain = anyhow::Error::new(cause()).context("cannot write a.json").context("--json");
         assert_eq!(text(plain), "--json: cannot write a.json: the disk is full");
-        let typed = crate::result::StoreError::Io { action: "read", path: "a.json".into(), source: cause() };
+        let typed = crate::result::StoreError::Io {
+            action: "read",
+            path: "a.json".into(),
+            source: cause(),
+        };
         assert_eq!(text(typed.into()), "cannot read a.json: the disk is full");
     }
 

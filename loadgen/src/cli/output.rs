@@ -64,8 +64,11 @@ impl FormatArguments {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let percent =
-        text.trim_start_matches('p').parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent < 100.0);
+    let percent = text
+        .trim_start_matches('p')
+        .parse::<f64>()
+        .ok()
+        .filter(|percent| *percent > 0.0 && *percent < 100.0);
     percent.ok_or_else(|| "a percentile is more than 0 and less than 100, as in 99.9".to_owned())
 }
 
@@ -93,7 +96,8 @@ enum OutputPlace {
 impl Output {
     /// Opens the place; a file that is already there keeps its content until there is a new one.
     pub(super) fn open(flag: &'static str, path: &Path) -> anyhow::Result<Self> {
-        let place = OutputPlace::open(path).with_context(|| format!("{flag} {}", path.display()))?;
+        let place =
+            OutputPlace::open(path).with_context(|| format!("{flag} {}", path.display()))?;
         Ok(Self { flag, path: path.to_owned(), place })
     }
 
@@ -202,7 +206,11 @@ impl Files {
         self.0.iter().any(Output::is_standard)
     }
 
-    fn write(&mut self, flag: &str, text: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<()> {
+    fn write(
+        &mut self,
+        flag: &str,
+        text: impl FnOnce() -> anyhow::Result<Vec<u8>>,
+    ) -> anyhow::Result<()> {
         match self.0.iter_mut().find(|output| output.flag == flag) {
             Some(output) => output.write(&text().with_context(|| flag.to_owned())?),
             None => Ok(()),
@@ -210,7 +218,11 @@ impl Files {
     }
 
     /// Writes what is about one run, with the latencies of each of its seconds.
-    pub(super) fn write_run(&mut self, run: &Run, seconds: &[Option<Histogram<u32>>]) -> anyhow::Result<()> {
+    pub(super) fn write_run(
+        &mut self,
+        run: &Run,
+        seconds: &[Option<Histogram<u32>>],
+    ) -> anyhow::Result<()> {
         // A file that cannot be written does not keep the others from being written.
         let csv = self.write("--csv", || Ok(csv(&run.series).into_bytes()));
         let log = self.write("--hdr-log", || {
@@ -221,7 +233,8 @@ impl Files {
         });
         let distribution = self.write("--hgrm", || {
             let histogram = run.latency_ns.corrected.histogram()?;
-            let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal");
+            let empty =
+                || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal");
             Ok(hgrm(&histogram.unwrap_or_else(empty)).into_bytes())
         });
         csv.and(log).and(distribution)
@@ -230,7 +243,9 @@ impl Files {
     /// Writes the document. Where its file cannot be written any more, the document goes to
     /// standard output.
     pub(super) fn write_document(&mut self, document: &Document) -> anyhow::Result<()> {
-        let Some(output) = self.0.iter_mut().find(|output| output.flag == "--json") else { return Ok(()) };
+        let Some(output) = self.0.iter_mut().find(|output| output.flag == "--json") else {
+            return Ok(());
+        };
         let written = output.write_document(document);
         if written.is_ok() || output.is_standard() {
             return written;

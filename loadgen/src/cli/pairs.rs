@@ -148,14 +148,19 @@ struct PairsArguments {
 fn commit(text: &str) -> Result<String, String> {
     match is_commit(text) {
         true => Ok(text.to_owned()),
-        false => Err(format!("`{text}` is not a valid commit: expected 7 to 64 hexadecimal digits")),
+        false => {
+            Err(format!("`{text}` is not a valid commit: expected 7 to 64 hexadecimal digits"))
+        }
     }
 }
 
 impl SideArguments {
     fn arms(&self, commands: [&str; 2]) -> anyhow::Result<Vec<Arm>> {
         if self.name_a == self.name_b {
-            return Err(usage(format!("--name-a and --name-b are both `{}`: give two", self.name_a)));
+            return Err(usage(format!(
+                "--name-a and --name-b are both `{}`: give two",
+                self.name_a
+            )));
         }
         let (a, b) = (arm_of(&self.name_a, commands[0])?, arm_of(&self.name_b, commands[1])?);
         Ok(vec![
@@ -189,7 +194,8 @@ impl DuelArguments {
 impl AaArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let arms = vec![arm_of(SIDES[0], &self.command)?, arm_of(SIDES[1], &self.command)?];
-        let (experiment, setup) = self.pairs_arguments.experiment(Presentation::Noise, arms, self.pairs)?;
+        let (experiment, setup) =
+            self.pairs_arguments.experiment(Presentation::Noise, arms, self.pairs)?;
         let judge = JudgeArguments::default();
         self.pairs_arguments.carry_out(&experiment, &setup, &judge, self.duel_pairs)
     }
@@ -230,7 +236,8 @@ impl PairsArguments {
         setup.check(&experiment.arms)?;
         // As the last run will be.
         if let Some(scenario) = experiment.scenarios.last() {
-            let mut plans = experiment.arms.iter().map(|arm| setup.plan_of(scenario, arm, false, false));
+            let mut plans =
+                experiment.arms.iter().map(|arm| setup.plan_of(scenario, arm, false, false));
             plans.try_for_each(|plan| plan.check())?;
         }
         Ok((experiment, setup))
@@ -248,7 +255,8 @@ impl PairsArguments {
             // The saturating half is another load than the scenario.
             name.push_str("-saturated");
         }
-        let mut scenarios = vec![Scenario::new(&name, Load { rate_per_s: None, ..plan.load.clone() })];
+        let mut scenarios =
+            vec![Scenario::new(&name, Load { rate_per_s: None, ..plan.load.clone() })];
         if !self.saturation_only {
             let share_of_capacity = rate.is_none().then_some(SHARE_OF_CAPACITY);
             let fixed = Scenario::new(format!("{name}-fixed"), plan.load.clone());
@@ -282,8 +290,11 @@ impl PairsArguments {
 
 /// Returns an arm of a server's command. `{port}` may be missing where the URL names a port.
 fn arm_of(name: &str, command: &str) -> anyhow::Result<Arm> {
-    let invalid =
-        |_| usage(format!("command {name} `{command}` is not valid: it is empty, or a quote is not closed"));
+    let invalid = |_| {
+        usage(format!(
+            "command {name} `{command}` is not valid: it is empty, or a quote is not closed"
+        ))
+    };
     let command = Some(Spawn::parse(command).map_err(invalid)?.command);
     Ok(Arm { command, ..Arm::own(name) })
 }
@@ -318,7 +329,8 @@ mod tests {
         let words = ["--pairs", "8", "-R", "5k", "-c", "9", "--spawn-cpus", "0", "--tag", "x"];
         let (duel, setup) = experiment(&words).expect("flags");
         assert_eq!((duel.rounds, duel.scenarios[0].load.connections), (8, 9));
-        let rates: Vec<_> = duel.scenarios.iter().map(|scenario| scenario.load.rate_per_s).collect();
+        let rates: Vec<_> =
+            duel.scenarios.iter().map(|scenario| scenario.load.rate_per_s).collect();
         assert_eq!((rates, setup.server_cpus), (vec![None, Some(5000.0)], vec![0]));
         assert_eq!((duel.scenarios[1].name.as_str(), setup.tag.as_deref()), ("x-fixed", Some("x")));
     }
@@ -337,7 +349,10 @@ mod tests {
         let (duel, setup) = experiment(&words).expect("two names");
         let [a, b] = &duel.arms[..] else { panic!("{:?}", duel.arms) };
         assert_eq!((a.name.as_str(), b.name.as_str()), ("ws-8.17", "ws-8.18"));
-        assert_eq!((b.version.as_deref(), a.commit.as_deref()), (Some("8.18.0"), Some("0123456789ab")));
+        assert_eq!(
+            (b.version.as_deref(), a.commit.as_deref()),
+            (Some("8.18.0"), Some("0123456789ab"))
+        );
         assert_eq!(setup.tag.as_deref(), Some("ws-8.18-against-ws-8.17"));
         let same = experiment(&["--name-a", "x", "--name-b", "x"]);
         assert!(same.is_err_and(|error| error.contains("both `x`")));
@@ -347,14 +362,19 @@ mod tests {
     #[test]
     fn metrics_to_judge_are_named() {
         assert!(typed(&["--only", "server-cpu", "--only", "p99"]).is_ok());
-        assert!(typed(&["--only", "speed"]).is_err_and(|error| error.contains("one of throughput")));
+        assert!(
+            typed(&["--only", "speed"]).is_err_and(|error| error.contains("one of throughput"))
+        );
     }
 
     #[test]
     fn a_scenario_is_a_load_by_name() {
         let (duel, _) = experiment(&["--scenario", "text", "--saturation-only"]).expect("known");
         let [text] = &duel.scenarios[..] else { panic!("{:?}", duel.scenarios) };
-        assert_eq!((&text.load.message_bytes, text.load.payload), (&1024.into(), Payload::TextMixed));
+        assert_eq!(
+            (&text.load.message_bytes, text.load.payload),
+            (&1024.into(), Payload::TextMixed)
+        );
         assert_eq!(text.name, "text");
         let (tcp, _) = experiment(&["--scenario", "tcp"]).expect("known");
         assert_eq!(tcp.scenarios[0].load.message_bytes, 38.into());

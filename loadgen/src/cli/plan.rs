@@ -224,8 +224,9 @@ mod tests {
 
     #[test]
     fn lists_of_addresses_have_ranges() {
-        let list =
-            |text| addresses(text).map(|list| list.0.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let list = |text| {
+            addresses(text).map(|list| list.0.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         let four = ["127.0.0.1", "127.0.0.254", "127.0.0.255", "127.0.1.0"];
         assert_eq!(list("127.0.0.1,127.0.0.254-127.0.1.0").expect("a list"), four);
         assert_eq!(list("::1-::2").expect("a list"), ["::1", "::2"]);

@@ -67,7 +67,8 @@ impl ProofArguments {
             let (pairs, block) = (count(proven.pairs as u64, "valid pair"), self.pairs);
             bail!("{name}: {pairs} of identical servers: fewer than a block of {block}");
         }
-        let mut output = self.json.as_deref().map(|path| Output::open("--json", path)).transpose()?;
+        let mut output =
+            self.json.as_deref().map(|path| Output::open("--json", path)).transpose()?;
         self.format.print(&proof(&proven), output.as_ref().is_some_and(Output::is_standard))?;
         if let Some(output) = &mut output {
             output.write((serde_json::to_string_pretty(&proven)? + "\n").as_bytes())?;
@@ -76,8 +77,8 @@ impl ProofArguments {
     }
 
     fn sessions(&self) -> anyhow::Result<Vec<Document>> {
-        let text =
-            regular::text(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
+        let text = regular::text(&self.file)
+            .with_context(|| format!("cannot read {}", self.file.display()))?;
         // A stored session, or a session on each line.
         if let Ok(session) = parse(&text, &self.file) {
             return Ok(vec![session]);
@@ -102,7 +103,8 @@ impl ProofArguments {
         };
         let known: BTreeMap<String, _> = scenarios.map(of).collect();
         Ok(move |scenario: &Scenario, metric: Metric| {
-            let found = known.get(&scenario.name).into_iter().flatten().find(|(of, _)| *of == metric);
+            let found =
+                known.get(&scenario.name).into_iter().flatten().find(|(of, _)| *of == metric);
             found.map_or_else(|| Threshold::of(metric, None), |(_, threshold)| *threshold)
         })
     }

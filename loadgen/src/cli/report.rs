@@ -59,7 +59,8 @@ impl ReportArguments {
         let page = page(&sessions, conclusion.as_ref(), &cautions);
         write(&self.output, &page.html)?;
         if let Some(folder) = &self.svg {
-            fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot write {}", folder.display()))?;
             page.charts.iter().try_for_each(|(name, svg)| write(&folder.join(name), svg))?;
         }
         Ok(0)

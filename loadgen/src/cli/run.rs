@@ -161,7 +161,12 @@ impl RunArguments {
         Ok(measured.exit_code(self.allow_invalid))
     }
 
-    fn print(&self, measured: &Measured, document: &Document, to_error: bool) -> anyhow::Result<()> {
+    fn print(
+        &self,
+        measured: &Measured,
+        document: &Document,
+        to_error: bool,
+    ) -> anyhow::Result<()> {
         let complain = |complaint: String| say(&format!("sparring-loadgen: {complaint}"));
         if self.quiet {
             measured.complaints().into_iter().for_each(complain);
@@ -202,7 +207,13 @@ impl RunArguments {
                 Err(error) => goal::failed_outcome(error)?,
             };
             if !self.quiet {
-                terminal.screen.say(&goal::trial_line(number, rate, window, is_confirmation, &outcome));
+                terminal.screen.say(&goal::trial_line(
+                    number,
+                    rate,
+                    window,
+                    is_confirmation,
+                    &outcome,
+                ));
             }
             Ok(outcome)
         });
@@ -260,7 +271,8 @@ impl Measured {
                 let server = run.server.as_ref();
                 let plan = plan.clone().with(|plan| {
                     plan.target.known.engine = server.and_then(|server| server.engine.clone());
-                    plan.target.known.congestion = server.and_then(|server| server.congestion.clone());
+                    plan.target.known.congestion =
+                        server.and_then(|server| server.congestion.clone());
                 });
                 scenarios.push(plan.stored_scenario());
             }
@@ -277,8 +289,10 @@ impl Measured {
     /// little.
     fn complaints(&self) -> Vec<String> {
         let invalid = self.runs.last().filter(|(_, run)| !run.valid);
-        let invalid = invalid.map(|(_, run)| format!("INVALID: {}", run.invalid_reasons.join("; ")));
-        let thresholds = self.goals.iter().flat_map(|goals| &goals.thresholds).filter(|each| !each.met);
+        let invalid =
+            invalid.map(|(_, run)| format!("INVALID: {}", run.invalid_reasons.join("; ")));
+        let thresholds =
+            self.goals.iter().flat_map(|goals| &goals.thresholds).filter(|each| !each.met);
         let missed = thresholds.map(|each| format!("threshold MISSED: {}", each.text));
         let not_found = self.not_found().map(|why| format!("no rate found: {why}"));
         invalid.into_iter().chain(missed).chain(not_found).collect()
@@ -309,7 +323,8 @@ impl Measured {
 /// Returns the exit code. Wrong echoes and a broken load are errors in any case. An interrupted run
 /// is known to be incomplete.
 fn exit_code(run: &Run, allows_invalid: bool) -> u8 {
-    let is_broken = run.ended_early.is_some() || run.invalid_kinds.contains(&InvalidKind::Imbalance);
+    let is_broken =
+        run.ended_early.is_some() || run.invalid_kinds.contains(&InvalidKind::Imbalance);
     if run.integrity.faults() > 0 || is_broken {
         return 1;
     }
@@ -351,7 +366,8 @@ mod tests {
                     --wait spin --source-ip 127.0.0.1-127.0.0.3 --subprotocol a --subprotocol b \
                     --origin http://o --insecure -R 50k";
         let words = line.split_ascii_whitespace();
-        let words = words.chain(["--spawn", "server -p {port}", "--header", "X-A: b"]).collect::<Vec<_>>();
+        let words =
+            words.chain(["--spawn", "server -p {port}", "--header", "X-A: b"]).collect::<Vec<_>>();
         let Plan { scenario, load, target, placement, .. } = plan(&words).expect("flags");
         assert_eq!(
             (scenario.as_str(), load.transport, load.rate_per_s),
@@ -371,7 +387,8 @@ mod tests {
 
     #[test]
     fn a_scenario_names_the_run_and_needs_its_protocol() {
-        let typed = plan(&["ws://h/ws", "--scenario", "echo-ws-limited", "-s", "9"]).expect("a scenario");
+        let typed =
+            plan(&["ws://h/ws", "--scenario", "echo-ws-limited", "-s", "9"]).expect("a scenario");
         assert_eq!(
             (typed.scenario.as_str(), typed.load.messages_per_connection),
             ("echo-ws-limited", Some(10))
@@ -427,7 +444,10 @@ mod tests {
             let error = plan(&[&["ws://h/"], flags].concat()).expect_err(named);
             assert!(error.contains(named), "{flags:?}: {error}");
         }
-        assert!(plan(&["wss://h/", "--insecure"]).is_ok() && plan(&["wss://h/", "--ca", "a.pem"]).is_ok());
+        assert!(
+            plan(&["wss://h/", "--insecure"]).is_ok()
+                && plan(&["wss://h/", "--ca", "a.pem"]).is_ok()
+        );
         for flags in [&["--ca", "a.pem"][..], &["--insecure"]] {
             let error = plan(&[&["ws://h/"], flags].concat()).expect_err("needs TLS");
             assert!(error.contains(flags[0]) && error.contains("wss://"), "{error}");
@@ -435,9 +455,12 @@ mod tests {
         for url in ["http://h/", "ws://h:{port}/", "ws://h:0/"] {
             assert!(plan(&[url]).is_err(), "{url}");
         }
-        for flags in
-            [&["--fragments", "2"][..], &["--mask", "fixed"], &["--ping-interval", "1s"], &["--origin", "x"]]
-        {
+        for flags in [
+            &["--fragments", "2"][..],
+            &["--mask", "fixed"],
+            &["--ping-interval", "1s"],
+            &["--origin", "x"],
+        ] {
             let error = plan(&[&["tcp://h:1"], flags].concat()).expect_err("needs frames");
             assert!(error.contains(flags[0]) && error.contains("ws://"), "{error}");
         }

@@ -111,7 +111,9 @@ impl ShowArguments {
         let document = &stored.document;
         if self.summary && document.show() != Presentation::Peers {
             let file = stored.path.display();
-            return Err(usage(format!("--summary is for sessions of scripts/peers.sh, which {file} is not")));
+            return Err(usage(format!(
+                "--summary is for sessions of scripts/peers.sh, which {file} is not"
+            )));
         }
         if self.summary {
             return Ok(text::over_all(document));
@@ -120,8 +122,9 @@ impl ShowArguments {
             return Ok(text::promises(document));
         }
         let is_compared = document.session.kind == SessionKind::Ab;
-        let conclusion =
-            is_compared.then(|| compare::concluded(&self.selection.results, document)).transpose()?;
+        let conclusion = is_compared
+            .then(|| compare::concluded(&self.selection.results, document))
+            .transpose()?;
         Ok(text::stored(stored, conclusion.as_ref()))
     }
 }
@@ -137,10 +140,12 @@ mod tests {
     use crate::result::{Document, example};
 
     fn blocks(flags: &[&str], document: Document) -> Result<Blocks, String> {
-        let words = [&["sparring-loadgen", "show", "last", "--results", "/nonexistent"], flags].concat();
+        let words =
+            [&["sparring-loadgen", "show", "last", "--results", "/nonexistent"], flags].concat();
         let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
         let Some(Command::Show(show)) = parsed.command else { return Err("not show".to_owned()) };
-        show.blocks(&Stored { path: "r/m/f.json".into(), document }).map_err(|error| error.to_string())
+        show.blocks(&Stored { path: "r/m/f.json".into(), document })
+            .map_err(|error| error.to_string())
     }
 
     #[test]

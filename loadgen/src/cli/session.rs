@@ -68,7 +68,8 @@ impl SessionArguments {
     /// the usual folder is made when it is not there.
     pub(super) fn results(&self, usual: bool) -> Option<&Path> {
         let default = Path::new(RESULTS);
-        let folder = self.results.as_deref().or_else(|| (usual || default.is_dir()).then_some(default));
+        let folder =
+            self.results.as_deref().or_else(|| (usual || default.is_dir()).then_some(default));
         folder.filter(|_| !self.no_store)
     }
 }
@@ -96,9 +97,13 @@ pub(super) struct JudgeArguments {
 }
 
 fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
-    let (metric, percent) = text.split_once('=').ok_or("METRIC=PERCENT is needed, as in server-cpu=3%")?;
-    let number =
-        percent.trim_end_matches('%').trim().parse::<f64>().map_err(|error| format!("{percent}: {error}"))?;
+    let (metric, percent) =
+        text.split_once('=').ok_or("METRIC=PERCENT is needed, as in server-cpu=3%")?;
+    let number = percent
+        .trim_end_matches('%')
+        .trim()
+        .parse::<f64>()
+        .map_err(|error| format!("{percent}: {error}"))?;
     if number > 0.0 && number <= 100.0 {
         Ok((metric.parse()?, number / 100.0))
     } else {
@@ -123,7 +128,8 @@ impl JudgeArguments {
             return INTERRUPTED;
         }
         // Enough pairs were made, and too few of them can be used; or none.
-        let sound = conclusion.judgements.iter().map(|judgement| judgement.pairs).min().unwrap_or(0);
+        let sound =
+            conclusion.judgements.iter().map(|judgement| judgement.pairs).min().unwrap_or(0);
         if sound == 0 || (sound < MIN_PAIRS && pairs >= MIN_PAIRS) {
             return INVALID;
         }
@@ -174,7 +180,8 @@ impl ExperimentCommand<'_> {
             Some(results) => noises(results, &machine.id)?,
             None => Noises::default(),
         };
-        let mut output = session.json.as_deref().map(|path| Output::open("--json", path)).transpose()?;
+        let mut output =
+            session.json.as_deref().map(|path| Output::open("--json", path)).transpose()?;
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         let mut terminal = Terminal::start(session.quiet)?;
         let first = self.make(runner_of_first, &machine, &mut terminal)?;
@@ -186,7 +193,8 @@ impl ExperimentCommand<'_> {
             let failed = || format!("--resume: cannot remove {}", path.display());
             std::fs::remove_file(path).with_context(failed)?;
         }
-        if let (Presentation::Figures, Some(results), false) = (experiment.show, results, to_error) {
+        if let (Presentation::Figures, Some(results), false) = (experiment.show, results, to_error)
+        {
             print("", false)?;
             session.format.print(&change(&Store::new(results), &first.document)?, false)?;
         }
@@ -196,7 +204,8 @@ impl ExperimentCommand<'_> {
         }
         print("\nregressed: a second session has to confirm it\n", to_error)?;
         let second = self.make(runner()?, &machine, &mut terminal)?;
-        let name = stored.map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
+        let name = stored
+            .map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
         let second = self.conclude(second, Some(&name), &noises);
         keep(&second, results, None, to_error)?;
         second.fault.map_or(Ok(()), Err)?;
@@ -245,26 +254,38 @@ impl ExperimentCommand<'_> {
         Concluded { text: blocks.render(self.session.format.format()), document, code, fault }
     }
 
-    fn verdict(&self, document: &mut Document, repeats: Option<&str>, noises: &Noises) -> (Blocks, u8) {
+    fn verdict(
+        &self,
+        document: &mut Document,
+        repeats: Option<&str>,
+        noises: &Noises,
+    ) -> (Blocks, u8) {
         let JudgeArguments { only, threshold, .. } = self.judge;
         let judged = if only.is_empty() { &Metric::ALL[..] } else { only };
         let pairs = self.experiment.rounds as usize;
-        let mut conclusion = Conclusion::of_arms_in(document, judged, &|scenario, metric| match threshold
-            .iter()
-            .rfind(|(given, _)| *given == metric)
-        {
-            Some((_, relative)) => Threshold { relative: *relative, source: ThresholdSource::Given },
-            None => noises.threshold(scenario, metric, pairs),
-        });
+        let mut conclusion =
+            Conclusion::of_arms_in(document, judged, &|scenario, metric| match threshold
+                .iter()
+                .rfind(|(given, _)| *given == metric)
+            {
+                Some((_, relative)) => {
+                    Threshold { relative: *relative, source: ThresholdSource::Given }
+                }
+                None => noises.threshold(scenario, metric, pairs),
+            });
         let mut scenarios = document.scenarios.iter();
-        let noise = scenarios.find_map(|scenario| noises.find(scenario, Metric::ServerCpu, MIN_PAIRS));
+        let noise =
+            scenarios.find_map(|scenario| noises.find(scenario, Metric::ServerCpu, MIN_PAIRS));
         let noise = match noise {
             Some((_, file)) => format!("noise of this machine: {file}"),
-            None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
+            None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)"
+                .to_owned(),
         };
         let blocks = comparison(&conclusion).notes(vec![noise]).notes(notes(document));
         let code = self.judge.exit_code(document, &conclusion, pairs);
-        conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
+        conclusion
+            .notes
+            .extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
         document.verdict = Some(SessionVerdict::Comparison(conclusion));
         (blocks, code)
     }
@@ -275,7 +296,10 @@ impl ExperimentCommand<'_> {
         let recorded = |scenario: &Scenario| sides::pairs(document, &scenario.name).len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         let few = (fewest < MIN_RECORDED).then(|| {
-            format!("only {}: noise needs at least {MIN_RECORDED}", count(fewest as u64, "valid pair"))
+            format!(
+                "only {}: noise needs at least {MIN_RECORDED}",
+                count(fewest as u64, "valid pair")
+            )
         });
         let code = match (document.session.interrupted, few.is_some()) {
             (true, _) => INTERRUPTED,
@@ -318,14 +342,16 @@ fn keep(
     let written = json.map_or(Ok(()), |output| output.write_document(document));
     let kept = stored.map_err(anyhow::Error::from).and_then(|path| written.map(|()| path));
     let path = kept.as_ref().ok().and_then(Option::as_ref);
-    let where_stored = path.map(|path| format!("\n\nstored in {}", path.display())).unwrap_or_default();
+    let where_stored =
+        path.map(|path| format!("\n\nstored in {}", path.display())).unwrap_or_default();
     let printed = print(&format!("{text}{where_stored}"), to_error || kept.is_err());
     match kept {
         Err(failure) if !has_standard_output => Err(rescue(document, &failure)),
         Err(failure) => Err(failure),
         Ok(path) => {
             let at = path.iter().map(|path| format!(" (it is stored in {})", path.display()));
-            printed.with_context(|| format!("cannot print the result{}", at.collect::<String>()))?;
+            printed
+                .with_context(|| format!("cannot print the result{}", at.collect::<String>()))?;
             Ok(path)
         }
     }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use rustix::process::getpgrp;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
@@ -134,7 +136,8 @@ impl Screen {
     /// Allows a view on standard error, where that is a terminal that can move its cursor and this
     /// process is in its foreground.
     fn show(&self) {
-        let moves_cursor = env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
+        let moves_cursor =
+            env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
         if is_in_foreground() && moves_cursor {
             self.lock().terminal = Some(Box::new(io::stderr()));
         }
@@ -169,7 +172,8 @@ impl Screen {
         if view.terminal.is_none() {
             return say(line);
         }
-        let line = if colour::is_on_standard_error() { colour::highlight(line) } else { line.to_owned() };
+        let line =
+            if colour::is_on_standard_error() { colour::highlight(line) } else { line.to_owned() };
         let (first, shown) = (view.to_first_row(screen_width()), view.shown());
         view.write(&format!("{first}{TO_END}{line}\r\n{shown}"));
     }
@@ -206,7 +210,8 @@ fn columns_of(stream: impl AsFd) -> Option<usize> {
 /// Returns the width of printed text: COLUMNS where it is set, else that of the terminal at
 /// standard output, else 80.
 pub(super) fn width() -> usize {
-    let given = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    let given =
+        env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
     given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
 }
 
@@ -243,8 +248,9 @@ fn catch_signals(wish: Arc<AtomicBool>, screen: Screen) -> io::Result<()> {
 /// (proc(5)), which counts signals from 1.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored =
-        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
@@ -392,8 +398,9 @@ fn latency_lines(latencies: &Histogram<u32>) -> String {
         return "\nlatency  no echo in the last second".to_owned();
     }
     let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
-    let shown =
-        quantiles.iter().filter_map(|(name, q)| Some(format!("{name} {}", span(percentile(latencies, *q)?))));
+    let shown = quantiles
+        .iter()
+        .filter_map(|(name, q)| Some(format!("{name} {}", span(percentile(latencies, *q)?))));
     let shown = shown.collect::<Vec<_>>().join("  ");
     let (low, high) = (latencies.min_nz(), latencies.max());
     format!(
@@ -429,7 +436,9 @@ mod tests {
 
     fn histogram(values: &[(u64, u64)]) -> Histogram<u32> {
         let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("bounds");
-        values.iter().for_each(|&(ns, count)| histogram.record_n(ns, count as u32).expect("in range"));
+        values
+            .iter()
+            .for_each(|&(ns, count)| histogram.record_n(ns, count as u32).expect("in range"));
         histogram
     }
 
@@ -472,9 +481,17 @@ mod tests {
         terminal.phase = Some(Phase::Measure);
         terminal.tick(&snapshot(Phase::Measure));
         let seen = screen.contents();
-        for part in
-            ["measure", "64 connections", "0 msg/s", "2 errors", "p50 100 us", "p99 40", "max 2.0", "█", "▁"]
-        {
+        for part in [
+            "measure",
+            "64 connections",
+            "0 msg/s",
+            "2 errors",
+            "p50 100 us",
+            "p99 40",
+            "max 2.0",
+            "█",
+            "▁",
+        ] {
             assert!(seen.contains(part), "{part} not in:\n{seen}");
         }
         assert_eq!(seen.lines().count(), 4, "{seen}");
@@ -486,8 +503,9 @@ mod tests {
     #[test]
     fn time_left_is_that_of_the_session_or_of_the_phase() {
         let at = snapshot(Phase::Measure);
-        let seconds =
-            |session: Option<u64>| left(&at, session.map(Duration::from_secs)).map(|d| d.as_millis());
+        let seconds = |session: Option<u64>| {
+            left(&at, session.map(Duration::from_secs)).map(|d| d.as_millis())
+        };
         assert_eq!([None, Some(0), Some(60)].map(seconds), [Some(8500), Some(8500), Some(60_000)]);
         let unknown = Snapshot { planned: Duration::ZERO, ..at };
         assert_eq!(left(&unknown, None), None);
@@ -568,6 +586,9 @@ mod tests {
         assert_eq!(columns(&histogram(&[(1000, 8), (1_000_000, 1)]), 4), "█  ▁");
         assert_eq!(columns(&histogram(&[(5000, 3)]), 3).chars().filter(|c| *c == '█').count(), 1);
         assert!(latency_lines(&histogram(&[])).contains("no echo"));
-        assert!(!latency_lines(&histogram(&[(1000, 50)])).contains("p50"), "50 samples carry no median");
+        assert!(
+            !latency_lines(&histogram(&[(1000, 50)])).contains("p50"),
+            "50 samples carry no median"
+        );
     }
 }

@@ -11,10 +11,12 @@ pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
     document.session.kind = SessionKind::Ab;
     document.session.suite = None;
     document.session.order = "abba".to_owned();
-    document.session.argv = ["sparring-loadgen", "duel", "a {port}", "b {port}"].map(str::to_owned).to_vec();
+    document.session.argv =
+        ["sparring-loadgen", "duel", "a {port}", "b {port}"].map(str::to_owned).to_vec();
     let subject = document.subject.clone();
-    document.arms =
-        SIDES.map(|name| Arm { name: name.to_owned(), subject: subject.clone(), ..Arm::default() }).to_vec();
+    document.arms = SIDES
+        .map(|name| Arm { name: name.to_owned(), subject: subject.clone(), ..Arm::default() })
+        .to_vec();
     let run = example::run("echo", 30_000);
     document.runs.clear();
     for pair in 0..pairs {
@@ -48,7 +50,9 @@ pub(crate) fn rounds(factor: f64, rounds: u32) -> Document {
         run.server.as_mut().expect("known").cpu_ns_per_message = cpu;
         run
     };
-    let round = |pair| [run(pair, "quick", 1.0), run(pair, "slow", factor * (1.0 + 0.001 * f64::from(pair)))];
+    let round = |pair| {
+        [run(pair, "quick", 1.0), run(pair, "slow", factor * (1.0 + 0.001 * f64::from(pair)))]
+    };
     document.runs = (0..rounds).flat_map(round).collect();
     document
 }

@@ -21,7 +21,12 @@ pub(crate) fn of_session(document: &Document, pairs: usize) -> Vec<Noise> {
 }
 
 /// `None` where fewer than [`MIN_RECORDED`] pairs carry the metric.
-fn of_metric(document: &Document, scenario: &Scenario, metric: Metric, duel_pairs: usize) -> Option<Noise> {
+fn of_metric(
+    document: &Document,
+    scenario: &Scenario,
+    metric: Metric,
+    duel_pairs: usize,
+) -> Option<Noise> {
     let recorded = samples(&pairs(document, &scenario.name), scenario, metric)?;
     let logs: Vec<f64> = recorded.iter().map(|&(a, b)| log_ratio(a, b)).collect::<Option<_>>()?;
     if logs.len() < MIN_RECORDED || duel_pairs == 0 {
@@ -48,7 +53,8 @@ fn resampled(logs: &[f64], pairs: usize) -> f64 {
         let value = logs[(bits >> 1) as usize % logs.len()];
         if bits & 1 == 0 { value } else { -value }
     };
-    let mut estimate = || signed_rank::shift(&(0..pairs).map(|_| signed()).collect::<Vec<_>>()).abs();
+    let mut estimate =
+        || signed_rank::shift(&(0..pairs).map(|_| signed()).collect::<Vec<_>>()).abs();
     let mut estimates: Vec<f64> = (0..RESAMPLES).map(|_| estimate()).collect();
     estimates.sort_by(f64::total_cmp);
     estimates[(RESAMPLES as f64 * SHARE).ceil() as usize - 1]
@@ -62,7 +68,8 @@ impl Noises {
     /// Out of the sessions of one machine, oldest first, with their files' names; those that
     /// recorded no noise are left out.
     pub(crate) fn among(sessions: impl IntoIterator<Item = (String, Document)>) -> Self {
-        let recorded = sessions.into_iter().filter(|(_, document)| document.session.kind == SessionKind::Aa);
+        let recorded =
+            sessions.into_iter().filter(|(_, document)| document.session.kind == SessionKind::Aa);
         let mut recorded: Vec<_> = recorded.collect();
         recorded.reverse();
         Self(recorded)
@@ -70,10 +77,16 @@ impl Noises {
 
     /// The newest recorded noise of `metric` under a load like `scenario`'s for duels of `pairs`
     /// pairs, and the file it comes from.
-    pub(crate) fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
+    pub(crate) fn find(
+        &self,
+        scenario: &Scenario,
+        metric: Metric,
+        pairs: usize,
+    ) -> Option<(Noise, &str)> {
         self.0.iter().find_map(|(file, document)| {
             let mut recorded = document.scenarios.iter().filter(|one| is_like(one, scenario));
-            let noise = recorded.find_map(|recorded| of_metric(document, recorded, metric, pairs))?;
+            let noise =
+                recorded.find_map(|recorded| of_metric(document, recorded, metric, pairs))?;
             Some((noise, file.as_str()))
         })
     }
@@ -122,7 +135,11 @@ mod tests {
         // Quantiles of the normal distribution: a sample as regular as one can be.
         let logs: Vec<f64> = (1..200).map(|i| 0.01 * quantile(f64::from(i) / 200.0)).collect();
         let expected = 1.96 * 0.01 / 10f64.sqrt() * (std::f64::consts::PI / 3.0).sqrt();
-        assert!((resampled(&logs, 10) / expected - 1.0).abs() < 0.1, "{} {expected}", resampled(&logs, 10));
+        assert!(
+            (resampled(&logs, 10) / expected - 1.0).abs() < 0.1,
+            "{} {expected}",
+            resampled(&logs, 10)
+        );
     }
 
     fn quantile(p: f64) -> f64 {
@@ -146,8 +163,11 @@ mod tests {
     #[test]
     fn the_newest_recording_of_a_like_load_counts() {
         let (old, new) = (recorded(10), recorded(12));
-        let sessions =
-            [("old".to_owned(), old.clone()), ("new".to_owned(), new), ("duel".to_owned(), duel(20, 1.0))];
+        let sessions = [
+            ("old".to_owned(), old.clone()),
+            ("new".to_owned(), new),
+            ("duel".to_owned(), duel(20, 1.0)),
+        ];
         let noises = Noises::among(sessions);
         let mut scenario = old.scenarios[0].clone();
         let (noise, file) = noises.find(&scenario, Metric::Throughput, 10).expect("recorded");

@@ -17,7 +17,8 @@ impl Promise {
     /// Returns the figure in words: `uring / epoll: server-cpu`.
     pub(crate) fn figure(&self) -> String {
         let of = |arm: &Option<String>, scenario: &Option<String>, metric: Metric| {
-            let named = arm.iter().chain(scenario).map(|name| format!("{name} ")).collect::<String>();
+            let named =
+                arm.iter().chain(scenario).map(|name| format!("{name} ")).collect::<String>();
             named + metric.name()
         };
         let upper = of(&self.arm, &None, self.metric);
@@ -39,7 +40,9 @@ impl Promise {
         let upper = Figure { scenario: &self.scenario, arm, metric: self.metric };
         let Some(Over { scenario, arm, metric }) = &self.over else {
             let values = upper.values(document, is_sound).into_values();
-            return ratio_of_pairs(&values.map(|value| (1.0, self.metric.shown(value))).collect::<Vec<_>>());
+            return ratio_of_pairs(
+                &values.map(|value| (1.0, self.metric.shown(value))).collect::<Vec<_>>(),
+            );
         };
         let lower = Figure {
             scenario: scenario.as_deref().unwrap_or(upper.scenario),
@@ -104,7 +107,8 @@ mod tests {
     fn built_in_promises_are_about_runs_that_are_made() {
         for experiment in built_in() {
             for promise in &experiment.promises {
-                let scenario = experiment.scenarios.iter().find(|one| one.full_name() == promise.scenario);
+                let scenario =
+                    experiment.scenarios.iter().find(|one| one.full_name() == promise.scenario);
                 for name in promise.arms().into_iter().flatten() {
                     let arm = experiment.arms.iter().find(|arm| arm.name == name).expect("an arm");
                     assert!(arm.takes(scenario.expect("a scenario")), "{promise:?}");

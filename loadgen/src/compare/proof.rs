@@ -78,7 +78,9 @@ pub(crate) enum RecordingError {
     #[error("no session of pairs of one server against itself (tag `{SAME}`) is recorded")]
     Nothing,
     /// They do not belong together. Lines count from 1.
-    #[error("line {line}: the {what} is another than in the first session; record into another file")]
+    #[error(
+        "line {line}: the {what} is another than in the first session; record into another file"
+    )]
     Differs { line: usize, what: &'static str },
 }
 
@@ -164,7 +166,8 @@ impl Recording {
         // Pairs of a session of several arms share the runs of the first one.
         let shares_runs = sessions.iter().any(|session| session.arms.len() > 2);
         let runs = sessions.iter().map(|session| session.runs.len()).sum();
-        let attempts = sessions.iter().flat_map(|session| &session.runs).map(|run| run.repeated.len());
+        let attempts =
+            sessions.iter().flat_map(|session| &session.runs).map(|run| run.repeated.len());
         let repeated = attempts.sum();
         let sessions: Vec<Document> = sessions.into_iter().flat_map(of_two_arms).collect();
         let first = sessions.first().ok_or(RecordingError::Nothing)?.clone();
@@ -203,7 +206,9 @@ impl Recording {
             pairs: self.same.pairs.len(),
             spoiled: self.spoiled,
             repeated: self.repeated,
-            any_false: rate(&cut, &drawn, |conclusion| gates.iter().any(|gate| is_change(conclusion, gate))),
+            any_false: rate(&cut, &drawn, |conclusion| {
+                gates.iter().any(|gate| is_change(conclusion, gate))
+            }),
             metrics: gates.iter().map(|gate| self.of_metric(&trials, gate, &cut, &drawn)).collect(),
             slowed: self.slowed.iter().map(|(tag, group)| of_slowed(&trials, tag, group)).collect(),
         }
@@ -217,7 +222,8 @@ impl Recording {
         drawn: &[Conclusion],
     ) -> MetricProof {
         let found = |slowdown: f64| {
-            let slowed = trials.drawn(&self.same, true, |block| worsen(block, gate, 1.0 + slowdown));
+            let slowed =
+                trials.drawn(&self.same, true, |block| worsen(block, gate, 1.0 + slowdown));
             count(&slowed, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed))
         };
         let threshold = gate.threshold.unwrap_or_else(|| Threshold::of(gate.metric, None));
@@ -229,7 +235,9 @@ impl Recording {
             false_verdicts: rate(cut, drawn, |conclusion| is_change(conclusion, gate)),
             half_called_regressed: found(threshold.relative / 2.0),
             twice_found: found(threshold.relative * 2.0),
-            smallest_found: smallest(|slowdown| found(slowdown).share().is_some_and(|share| share >= POWER)),
+            smallest_found: smallest(|slowdown| {
+                found(slowdown).share().is_some_and(|share| share >= POWER)
+            }),
         }
     }
 }
@@ -239,13 +247,15 @@ fn difference(first: &Document, other: &Document) -> Option<&'static str> {
     let loads = |document: &Document| {
         document.scenarios.iter().map(|s| (s.name.clone(), s.hash.clone())).collect::<Vec<_>>()
     };
-    let server = |document: &Document| document.arms.first().and_then(|arm| arm.subject.binary_hash.clone());
+    let server =
+        |document: &Document| document.arms.first().and_then(|arm| arm.subject.binary_hash.clone());
     if first.machine.id != other.machine.id {
         Some("machine")
     } else if loads(first) != loads(other) {
         Some("load")
     } else {
-        let is_same = server(first) == server(other) && first.tool.binary_hash == other.tool.binary_hash;
+        let is_same =
+            server(first) == server(other) && first.tool.binary_hash == other.tool.binary_hash;
         (!is_same).then_some("build of server or generator")
     }
 }
@@ -268,7 +278,8 @@ fn split(session: Document) -> Vec<Pair> {
 /// The runs of side A of each two consecutive pairs, as a pair; every other one turned, as the
 /// order of a duel is.
 fn neighbours(pairs: &[Pair]) -> Vec<Pair> {
-    let of_a = |pair: &Pair| pair.iter().filter(|run| run.arm == SIDES[0]).cloned().collect::<Pair>();
+    let of_a =
+        |pair: &Pair| pair.iter().filter(|run| run.arm == SIDES[0]).cloned().collect::<Pair>();
     let joined = pairs.chunks_exact(2).enumerate().map(|(index, two)| {
         let (mut a, mut b) = (of_a(&two[0]), of_a(&two[1]));
         if index % 2 == 1 {
@@ -282,10 +293,9 @@ fn neighbours(pairs: &[Pair]) -> Vec<Pair> {
 
 impl Group {
     fn block(&self, pairs: Vec<Pair>) -> Document {
-        let numbered = pairs
-            .into_iter()
-            .zip(0..)
-            .flat_map(|(pair, number)| pair.into_iter().map(move |run| Run { pair: number, ..run }));
+        let numbered = pairs.into_iter().zip(0..).flat_map(|(pair, number)| {
+            pair.into_iter().map(move |run| Run { pair: number, ..run })
+        });
         Document { runs: numbered.collect(), ..self.frame.clone() }
     }
 }
@@ -327,7 +337,8 @@ impl Trials<'_> {
             }
             pair
         };
-        let blocks = (0..self.draws).map(|_| group.block((0..self.block).map(|_| pair()).collect()));
+        let blocks =
+            (0..self.draws).map(|_| group.block((0..self.block).map(|_| pair()).collect()));
         let changed = blocks.map(|mut block| {
             change(&mut block);
             self.judge(&block)
@@ -347,7 +358,10 @@ fn gates(conclusion: Option<&Conclusion>) -> Vec<Judgement> {
 }
 
 fn find<'a>(conclusion: &'a Conclusion, gate: &Judgement) -> Option<&'a Judgement> {
-    conclusion.judgements.iter().find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
+    conclusion
+        .judgements
+        .iter()
+        .find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
 }
 
 fn verdict(conclusion: &Conclusion, gate: &Judgement) -> Option<Verdict> {
@@ -367,7 +381,8 @@ fn rate(cut: &[Conclusion], drawn: &[Conclusion], is_it: impl Fn(&Conclusion) ->
 }
 
 fn worsen(block: &mut Document, gate: &Judgement, factor: f64) {
-    let worse = block.runs.iter_mut().filter(|run| run.arm == SIDES[1] && run.scenario == gate.scenario);
+    let worse =
+        block.runs.iter_mut().filter(|run| run.arm == SIDES[1] && run.scenario == gate.scenario);
     worse.for_each(|run| gate.metric.worsen(run, factor));
 }
 
@@ -399,7 +414,8 @@ fn of_slowed(trials: &Trials<'_>, tag: &str, group: &Group) -> SlowedProof {
     let (cut, drawn) = (trials.cut(group), trials.drawn(group, false, |_| {}));
     let whole = gates(Some(&trials.judge(&group.block(group.pairs.clone()))));
     let regressed = whole.iter().map(|gate| {
-        let rate = rate(&cut, &drawn, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed));
+        let rate =
+            rate(&cut, &drawn, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed));
         (gate.scenario.clone(), gate.metric, rate)
     });
     SlowedProof {
@@ -442,18 +458,27 @@ mod tests {
 
     #[test]
     fn identical_servers_and_slowed_ones_are_told_apart() {
-        let all = [sessions(SAME, 8, 1.0), sessions("twice", 8, 1.04), sessions("half", 8, 1.01)].concat();
+        let all = [sessions(SAME, 8, 1.0), sessions("twice", 8, 1.04), sessions("half", 8, 1.01)]
+            .concat();
         let proof = proof(all);
         // 16 pairs of identical servers, and one more of each two pairs of a slowed one.
         assert_eq!((proof.runs, proof.pairs, proof.any_false.blocks.of), (96, 32, 4));
         assert_eq!((proof.any_false.blocks.count, proof.any_false.drawn.count), (0, 0));
         let cpu = of(&proof, Metric::ServerCpu);
-        assert_eq!((cpu.twice_found.count, cpu.twice_found.of, cpu.half_called_regressed.count), (40, 40, 0));
+        assert_eq!(
+            (cpu.twice_found.count, cpu.twice_found.of, cpu.half_called_regressed.count),
+            (40, 40, 0)
+        );
         let smallest = cpu.smallest_found.expect("found");
         assert!((0.02..0.03).contains(&smallest) && cpu.noise < 0.01, "{cpu:?}");
         let regressed = |tag: &str| {
             let slowed = proof.slowed.iter().find(|slowed| slowed.tag == tag).expect("recorded");
-            slowed.regressed.iter().find(|(_, metric, _)| *metric == Metric::ServerCpu).expect("judged").2
+            slowed
+                .regressed
+                .iter()
+                .find(|(_, metric, _)| *metric == Metric::ServerCpu)
+                .expect("judged")
+                .2
         };
         assert_eq!((regressed("twice").blocks.count, regressed("twice").blocks.of), (2, 2));
         assert_eq!((regressed("twice").drawn.count, regressed("half").drawn.count), (40, 0));
@@ -475,7 +500,8 @@ mod tests {
     fn pairs_with_an_invalid_run_are_left_out_and_attempts_counted() {
         let mut all = sessions(SAME, 8, 1.0);
         all[0].runs[1].valid = false;
-        let expected: usize = all.iter().flat_map(|one| &one.runs).map(|run| run.repeated.len()).sum();
+        let expected: usize =
+            all.iter().flat_map(|one| &one.runs).map(|run| run.repeated.len()).sum();
         let proof = proof(all);
         assert_eq!((proof.pairs, proof.spoiled, proof.repeated), (15, 1, expected));
         assert!(expected > 0);
@@ -492,14 +518,20 @@ mod tests {
         assert!(refused(|one| one.scenarios[0].hash = "other".into()).contains("load"));
         assert!(refused(|one| one.tool.binary_hash = Some("other".into())).contains("build"));
         let alone = sessions("twice", 2, 1.0);
-        assert_eq!(Recording::of(alone).expect_err("nothing to compare with"), RecordingError::Nothing);
+        assert_eq!(
+            Recording::of(alone).expect_err("nothing to compare with"),
+            RecordingError::Nothing
+        );
     }
 
     #[test]
     fn a_block_is_what_a_duel_stores() {
         let recording = Recording::of(sessions(SAME, 8, 1.0)).expect("a recording");
         let block = recording.same.block(recording.same.pairs[..8].to_vec());
-        assert_eq!((block.session.kind, block.arms.len(), block.runs.len()), (SessionKind::Ab, 2, 16));
+        assert_eq!(
+            (block.session.kind, block.arms.len(), block.runs.len()),
+            (SessionKind::Ab, 2, 16)
+        );
         let numbers: Vec<u32> = block.runs.iter().map(|run| run.pair).collect();
         assert_eq!((numbers[0], numbers[1], numbers[15]), (0, 0, 7));
     }

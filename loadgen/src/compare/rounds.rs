@@ -16,9 +16,14 @@ pub(crate) struct Figure<'a> {
 impl Figure<'_> {
     /// Returns its values by the round, over the runs that count. A figure of nothing has no ratio
     /// and is left out; it happens where a run got hardly any processor time.
-    pub(super) fn values(self, document: &Document, counts: fn(&Run) -> bool) -> BTreeMap<u32, f64> {
+    pub(super) fn values(
+        self,
+        document: &Document,
+        counts: fn(&Run) -> bool,
+    ) -> BTreeMap<u32, f64> {
         let Some(scenario) = document.scenario(self.scenario) else { return BTreeMap::new() };
-        let value = |run: &Run| self.metric.of(run, &scenario.parameters).filter(|value| *value > 0.0);
+        let value =
+            |run: &Run| self.metric.of(run, &scenario.parameters).filter(|value| *value > 0.0);
         let runs = document.runs_of(self.scenario, self.arm).into_iter().filter(|run| counts(run));
         runs.filter_map(|run| Some((run.pair, value(run)?))).collect()
     }

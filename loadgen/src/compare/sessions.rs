@@ -40,7 +40,10 @@ pub(crate) fn last_change(
 /// `None` where no scenario compares.
 pub(crate) fn change_between(mut earlier: Stored, newer: &Document) -> Option<Change> {
     let is_the_same = |before: &Scenario| {
-        newer.scenarios.iter().any(|after| (&after.name, &after.hash) == (&before.name, &before.hash))
+        newer
+            .scenarios
+            .iter()
+            .any(|after| (&after.name, &after.hash) == (&before.name, &before.hash))
     };
     earlier.document.scenarios.retain(is_the_same);
     if !refusals(&earlier.document, newer).is_empty() {
@@ -56,12 +59,20 @@ pub(crate) fn refusals(base: &Document, new: &Document) -> Vec<String> {
     let mut refusals = Vec::new();
     if base.machine.id != new.machine.id {
         let (was, is) = (&base.machine, &new.machine);
-        refusals.push(format!("The machines differ: {} ({}), now {} ({}).", was.id, was.cpu, is.id, is.cpu));
+        refusals.push(format!(
+            "The machines differ: {} ({}), now {} ({}).",
+            was.id, was.cpu, is.id, is.cpu
+        ));
     }
     if base.subject.build != new.subject.build {
-        let name =
-            |document: &Document| document.subject.build.clone().unwrap_or_else(|| "unknown".to_owned());
-        refusals.push(format!("The server's build profiles differ: {}, now {}.", name(base), name(new)));
+        let name = |document: &Document| {
+            document.subject.build.clone().unwrap_or_else(|| "unknown".to_owned())
+        };
+        refusals.push(format!(
+            "The server's build profiles differ: {}, now {}.",
+            name(base),
+            name(new)
+        ));
     }
     let shared = shared_scenarios(base, new);
     if shared.is_empty() {
@@ -82,7 +93,8 @@ pub(crate) fn cautions_between(earlier: &Document, newer: &Document) -> Vec<Stri
         cautions.push(format!("The kernel was another: {was}, now {is}."));
     }
     if earlier.tool.binary_hash != newer.tool.binary_hash {
-        cautions.push("The generator was another build; part of the change may be its own.".to_owned());
+        cautions
+            .push("The generator was another build; part of the change may be its own.".to_owned());
     }
     if earlier.subject.dirty == Some(true) {
         cautions.push("The earlier session measured uncommitted changes.".to_owned());
@@ -93,7 +105,10 @@ pub(crate) fn cautions_between(earlier: &Document, newer: &Document) -> Vec<Stri
     cautions
 }
 
-fn shared_scenarios<'a>(base: &'a Document, new: &'a Document) -> Vec<(&'a Scenario, &'a Scenario)> {
+fn shared_scenarios<'a>(
+    base: &'a Document,
+    new: &'a Document,
+) -> Vec<(&'a Scenario, &'a Scenario)> {
     let before = |after: &Scenario| base.scenarios.iter().find(|before| before.name == after.name);
     new.scenarios.iter().filter_map(|after| Some((before(after)?, after))).collect()
 }
@@ -120,13 +135,16 @@ fn differences(before: &Scenario, after: &Scenario) -> Vec<String> {
     let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
     keys.sort();
     keys.dedup();
-    let text = |fields: &serde_json::Map<String, serde_json::Value>, key: &str| match fields.get(key) {
-        None | Some(serde_json::Value::Null) => "none".to_owned(),
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-    };
+    let text =
+        |fields: &serde_json::Map<String, serde_json::Value>, key: &str| match fields.get(key) {
+            None | Some(serde_json::Value::Null) => "none".to_owned(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
     let differing = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
-    differing.map(|key| format!("{key} {}, now {}", text(&before, key), text(&after, key))).collect()
+    differing
+        .map(|key| format!("{key} {}, now {}", text(&before, key), text(&after, key)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,11 +164,20 @@ mod tests {
         let one = |change: fn(&mut Document), parts: &[&str]| {
             let refusals = refused(change);
             assert_eq!(refusals.len(), 1, "{refusals:?}");
-            assert!(parts.iter().all(|part| refusals[0].contains(part)), "{parts:?} not in {refusals:?}");
+            assert!(
+                parts.iter().all(|part| refusals[0].contains(part)),
+                "{parts:?} not in {refusals:?}"
+            );
         };
-        one(|new| new.machine.id = "ffffffffffff".into(), &["machines", "0123456789ab", "ffffffffffff"]);
+        one(
+            |new| new.machine.id = "ffffffffffff".into(),
+            &["machines", "0123456789ab", "ffffffffffff"],
+        );
         one(|new| new.subject.build = Some("ci".into()), &["release", "ci"]);
-        one(|new| new.scenarios.iter_mut().for_each(|s| s.name.push('2')), &["no scenario", "echo2"]);
+        one(
+            |new| new.scenarios.iter_mut().for_each(|s| s.name.push('2')),
+            &["no scenario", "echo2"],
+        );
         one(
             |new| {
                 new.scenarios[0].server.engine = Some("epoll".into());
@@ -193,9 +220,15 @@ mod tests {
         assert!(compares(&|earlier| earlier.scenarios[0].hash = "other".into()));
         assert!(!compares(&|earlier| earlier.machine.id = "other".into()));
         assert!(!compares(&|earlier| earlier.subject.build = Some("ci".into())));
-        assert!(!compares(&|earlier| earlier.scenarios.iter_mut().for_each(|s| s.hash = "other".into())));
+        assert!(!compares(&|earlier| earlier
+            .scenarios
+            .iter_mut()
+            .for_each(|s| s.hash = "other".into())));
         assert!(!compares(&|earlier| earlier.runs.iter_mut().for_each(|run| run.valid = false)));
-        assert!(!compares(&|earlier| earlier.runs.iter_mut().for_each(|run| run.interrupted = true)));
+        assert!(!compares(&|earlier| earlier
+            .runs
+            .iter_mut()
+            .for_each(|run| run.interrupted = true)));
     }
 
     #[test]
@@ -217,12 +250,17 @@ mod tests {
         invalid.session.start = Utc::from_unix_ms(1_790_000_000_000);
         invalid.runs.iter_mut().for_each(|run| run.valid = false);
         store.save(&invalid).expect("stored");
-        std::fs::write(folder.join("0123456789ab/20270101T000000Z-x-y.json"), "{").expect("written");
+        std::fs::write(folder.join("0123456789ab/20270101T000000Z-x-y.json"), "{")
+            .expect("written");
         store.save(&later()).expect("stored");
         let (change, unreadable) = last_change(&store, &later()).expect("readable folder");
         std::fs::remove_dir_all(&folder).expect("own folder");
         assert_eq!((change.expect("found").earlier.path, unreadable.len()), (good, 1));
-        let (change, unreadable) = last_change(&Store::new("/nonexistent"), &later()).expect("no folder");
-        assert!(change.is_none() && unreadable.is_empty(), "the first session has nothing to compare with");
+        let (change, unreadable) =
+            last_change(&Store::new("/nonexistent"), &later()).expect("no folder");
+        assert!(
+            change.is_none() && unreadable.is_empty(),
+            "the first session has nothing to compare with"
+        );
     }
 }

@@ -26,7 +26,11 @@ impl Conclusion {
 
     /// The same, of which only the metrics `judged` are judged, where they are gated at all, and
     /// corrected for each other; all others are shown.
-    pub(crate) fn of_arms_in(document: &Document, judged: &[Metric], thresholds: Thresholds<'_>) -> Self {
+    pub(crate) fn of_arms_in(
+        document: &Document,
+        judged: &[Metric],
+        thresholds: Thresholds<'_>,
+    ) -> Self {
         Self::of_two(document, names_of(document), judged, thresholds)
     }
 
@@ -42,7 +46,9 @@ impl Conclusion {
             let (pairs, spoiled) = pairs_of(document, &names, &scenario.name);
             if spoiled > 0 {
                 let (name, made) = (&scenario.name, count((pairs.len() + spoiled) as u64, "pair"));
-                let note = format!("{name}: not counted, because a run is not valid: {spoiled} of {made}.");
+                let note = format!(
+                    "{name}: not counted, because a run is not valid: {spoiled} of {made}."
+                );
                 compared.notes.push(note);
             }
             if !pairs.is_empty() {
@@ -59,7 +65,9 @@ impl Conclusion {
     /// Returns whether the two may be compared at all is the caller's question.
     pub(crate) fn of_sessions(base: &Document, new: &Document, thresholds: Thresholds<'_>) -> Self {
         let mut compared = Compared::new(&Metric::ALL, thresholds);
-        let named = |document: &Document, name: &str| document.scenarios.iter().position(|s| s.name == name);
+        let named = |document: &Document, name: &str| {
+            document.scenarios.iter().position(|s| s.name == name)
+        };
         for scenario in &new.scenarios {
             let name = &scenario.name;
             let Some(before) = named(base, name) else {
@@ -67,7 +75,8 @@ impl Conclusion {
                 continue;
             };
             let samples = |document: &Document, load: &Load, metric: Metric| {
-                let runs = newer_side(document).filter(|run| run.scenario == *name && is_sound(run));
+                let runs =
+                    newer_side(document).filter(|run| run.scenario == *name && is_sound(run));
                 runs.map(|run| metric.of(run, load)).collect::<Option<Vec<f64>>>()
             };
             compared.add(scenario, |metric| {
@@ -77,15 +86,17 @@ impl Conclusion {
             });
         }
         let earlier = base.scenarios.iter().filter(|scenario| named(new, &scenario.name).is_none());
-        compared
-            .notes
-            .extend(earlier.map(|scenario| format!("{}: only in the earlier session.", scenario.name)));
+        compared.notes.extend(
+            earlier.map(|scenario| format!("{}: only in the earlier session.", scenario.name)),
+        );
         let mut conclusion = compared.conclude(default_sides(), false);
         if base == new {
             // No statistics are needed to tell, and few runs would leave it open.
             let verdicts =
                 conclusion.judgements.iter_mut().filter_map(|judgement| judgement.verdict.as_mut());
-            verdicts.chain(&mut conclusion.overall).for_each(|verdict| *verdict = Verdict::Unchanged);
+            verdicts
+                .chain(&mut conclusion.overall)
+                .for_each(|verdict| *verdict = Verdict::Unchanged);
         }
         conclusion
     }
@@ -104,8 +115,10 @@ impl Conclusion {
     /// Pairs that would probably settle what is inconclusive; `None` where nothing is, or no
     /// reasonable number would.
     pub(crate) fn more_pairs(&self) -> Option<usize> {
-        let open =
-            self.judgements.iter().filter(|judgement| judgement.verdict == Some(Verdict::Inconclusive));
+        let open = self
+            .judgements
+            .iter()
+            .filter(|judgement| judgement.verdict == Some(Verdict::Inconclusive));
         open.map(|judgement| judgement.more_pairs).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 }
@@ -160,8 +173,9 @@ impl<'a> Compared<'a> {
                 Some(judgement) => self.shown.push(judgement),
                 None if is_gate => {
                     let (name, metric) = (&scenario.name, metric.name());
-                    self.notes
-                        .push(format!("{name}: {metric} is not known of every run, and was not judged."));
+                    self.notes.push(format!(
+                        "{name}: {metric} is not known of every run, and was not judged."
+                    ));
                 }
                 None => {}
             }
@@ -196,7 +210,11 @@ pub(crate) fn pairs<'a>(document: &'a Document, scenario: &str) -> Vec<Pair<'a>>
 }
 
 /// The same for two arms, and the number of complete pairs of which a run is not sound.
-fn pairs_of<'a>(document: &'a Document, names: &[String; 2], scenario: &str) -> (Vec<Pair<'a>>, usize) {
+fn pairs_of<'a>(
+    document: &'a Document,
+    names: &[String; 2],
+    scenario: &str,
+) -> (Vec<Pair<'a>>, usize) {
     let mut sides: BTreeMap<u32, [Option<&Run>; 2]> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| run.scenario == scenario) {
         if let Some(side) = names.iter().position(|name| *name == run.arm) {
@@ -204,12 +222,17 @@ fn pairs_of<'a>(document: &'a Document, names: &[String; 2], scenario: &str) -> 
         }
     }
     let complete = sides.into_values().filter_map(|[a, b]| a.zip(b));
-    let (sound, spoiled): (Vec<_>, Vec<_>) = complete.partition(|(a, b)| is_sound(a) && is_sound(b));
+    let (sound, spoiled): (Vec<_>, Vec<_>) =
+        complete.partition(|(a, b)| is_sound(a) && is_sound(b));
     (sound, spoiled.len())
 }
 
 /// The figures of pairs; `None` where a run does not carry the metric.
-pub(super) fn samples(pairs: &[Pair<'_>], scenario: &Scenario, metric: Metric) -> Option<Vec<(f64, f64)>> {
+pub(super) fn samples(
+    pairs: &[Pair<'_>],
+    scenario: &Scenario,
+    metric: Metric,
+) -> Option<Vec<(f64, f64)>> {
     let of = |run: &Run| metric.of(run, &scenario.parameters);
     pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect()
 }
@@ -262,7 +285,10 @@ mod tests {
         document.runs[9].interrupted = true;
         let conclusion = Conclusion::of_arms(&document, &default_thresholds);
         assert_eq!(find(&conclusion, Metric::Throughput).pairs, 8);
-        assert_eq!(conclusion.notes, ["echo: not counted, because a run is not valid: 2 of 10 pairs."]);
+        assert_eq!(
+            conclusion.notes,
+            ["echo: not counted, because a run is not valid: 2 of 10 pairs."]
+        );
     }
 
     #[test]
@@ -270,8 +296,14 @@ mod tests {
         let mut document = duel(8, 1.0);
         document.runs[0].server = None;
         let conclusion = Conclusion::of_arms(&document, &default_thresholds);
-        assert!(conclusion.judgements.iter().all(|judgement| judgement.metric != Metric::ServerCpu));
-        assert!(conclusion.notes.iter().any(|line| line.contains("server-cpu")), "{:?}", conclusion.notes);
+        assert!(
+            conclusion.judgements.iter().all(|judgement| judgement.metric != Metric::ServerCpu)
+        );
+        assert!(
+            conclusion.notes.iter().any(|line| line.contains("server-cpu")),
+            "{:?}",
+            conclusion.notes
+        );
     }
 
     #[test]
@@ -305,7 +337,8 @@ mod tests {
 
     /// Against the schema that other programs read.
     fn assert_valid(document: &Document) {
-        let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+        let schema =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
         let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
         let json = serde_json::to_value(document).expect("JSON");
         jsonschema::validate(&schema, &json).expect("the document follows the schema");
@@ -327,8 +360,9 @@ mod tests {
     fn recorded_noise_follows_the_schema() {
         let mut document = duel(10, 1.0);
         document.session.kind = SessionKind::Aa;
-        document.verdict =
-            Some(SessionVerdict::Comparison(Conclusion::of_noise(noise::of_session(&document, 10))));
+        document.verdict = Some(SessionVerdict::Comparison(Conclusion::of_noise(
+            noise::of_session(&document, 10),
+        )));
         assert_valid(&document);
     }
 }

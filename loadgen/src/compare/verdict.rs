@@ -59,12 +59,15 @@ fn more_pairs(gate: &Judgement, limit: f64, gates: usize) -> Option<usize> {
         (limit - shift) / half
     };
     let wanted = made as f64 / (shrink * shrink);
-    (wanted <= MOST_PAIRS_ASKED).then(|| (wanted.ceil() as usize).saturating_sub(made).max(least).max(1))
+    (wanted <= MOST_PAIRS_ASKED)
+        .then(|| (wanted.ceil() as usize).saturating_sub(made).max(least).max(1))
 }
 
 /// The fewest pairs with which the strictest of `gates` corrected tests can be significant at all.
 fn pairs_to_be_significant(gates: usize) -> usize {
-    (1..64).find(|&pairs| signed_rank::smallest_p(pairs) * gates as f64 <= SIGNIFICANCE).unwrap_or(64)
+    (1..64)
+        .find(|&pairs| signed_rank::smallest_p(pairs) * gates as f64 <= SIGNIFICANCE)
+        .unwrap_or(64)
 }
 
 #[cfg(test)]
@@ -73,7 +76,13 @@ mod tests {
     use crate::compare::Metric;
 
     /// A gate of pairs whose ratio is `ratio`, give or take up to `spread`.
-    fn gate(metric: Metric, ratio: f64, spread: f64, pairs: usize, noise: Option<f64>) -> Judgement {
+    fn gate(
+        metric: Metric,
+        ratio: f64,
+        spread: f64,
+        pairs: usize,
+        noise: Option<f64>,
+    ) -> Judgement {
         // Spread evenly and in no order, symmetric about zero.
         let place = |i: usize| ((i * 7 % pairs) as f64 + 0.5) / pairs as f64 * 2.0 - 1.0;
         let sample = |i: usize| (100.0, 100.0 * ratio * (place(i) * spread).exp());
@@ -136,8 +145,8 @@ mod tests {
     fn eight_pairs_all_on_one_side_are_enough_for_five_gates_and_seven_are_not() {
         let gates = |pairs: usize| {
             let of = |metric: Metric, ratio: f64| gate(metric, ratio, 0.001, pairs, None);
-            let still =
-                [Metric::Throughput, Metric::P50, Metric::P99, Metric::Memory].map(|metric| of(metric, 1.0));
+            let still = [Metric::Throughput, Metric::P50, Metric::P99, Metric::Memory]
+                .map(|metric| of(metric, 1.0));
             first([vec![of(Metric::ServerCpu, 1.1)], still.to_vec()].concat())
         };
         assert_eq!(gates(8).verdict, Some(Verdict::Regressed));

@@ -77,8 +77,20 @@ impl Verdict {
 }
 
 impl Case {
-    fn new(id: impl Into<String>, sent: impl Into<String>, section: &'static str, check: Check) -> Self {
-        Self { id: id.into(), sent: sent.into(), section, on: Variant::Default, alone: false, check }
+    fn new(
+        id: impl Into<String>,
+        sent: impl Into<String>,
+        section: &'static str,
+        check: Check,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            sent: sent.into(),
+            section,
+            on: Variant::Default,
+            alone: false,
+            check,
+        }
     }
 
     pub(super) fn request(
@@ -149,15 +161,17 @@ impl Case {
                     Answer::Opens(replies) => Some(replies.len()),
                     _ => None,
                 };
-                let seen =
-                    exchange(&stream, writes, probe_behind, |came| observe_answer(&stream, answer, came));
+                let seen = exchange(&stream, writes, probe_behind, |came| {
+                    observe_answer(&stream, answer, came)
+                });
                 answer.judge(&offered, &seen)
             }
             Check::Frames(writes, replies, end) => {
                 let Ok(stream) = wire::open(target) else { return no_connection() };
                 let probe_behind = (*end == End::Open).then_some(replies.len());
-                let seen =
-                    exchange(&stream, writes, probe_behind, |came| observe_frames(&stream, Vec::new(), came));
+                let seen = exchange(&stream, writes, probe_behind, |came| {
+                    observe_frames(&stream, Vec::new(), came)
+                });
                 end.judge(replies, &seen)
             }
             Check::Scenario(_, run) => run(target),
@@ -252,7 +266,14 @@ fn run(case: &Case, servers: &Servers) -> CaseResult {
         Some(target) => with_control_connection(case, &target),
     };
     let Case { id, sent, section, .. } = case;
-    CaseResult { id: id.clone(), sent: sent.clone(), expected: case.expected(), seen, verdict, section }
+    CaseResult {
+        id: id.clone(),
+        sent: sent.clone(),
+        expected: case.expected(),
+        seen,
+        verdict,
+        section,
+    }
 }
 
 fn with_control_connection(case: &Case, target: &Target) -> Outcome {
@@ -260,7 +281,9 @@ fn with_control_connection(case: &Case, target: &Target) -> Outcome {
         Err(error) => (Verdict::Broken, format!("no control connection: {error}")),
         Ok(control) => match control.during(|| case.run(target)) {
             (outcome, Ok(())) => outcome,
-            ((_, seen), Err(error)) => (Verdict::Broken, format!("{seen}; control connection: {error}")),
+            ((_, seen), Err(error)) => {
+                (Verdict::Broken, format!("{seen}; control connection: {error}"))
+            }
         },
     }
 }

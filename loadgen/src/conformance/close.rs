@@ -22,18 +22,27 @@ fn case(id: String, sent: String, bytes: Vec<u8>, end: End) -> Case {
 }
 
 fn answered() -> Vec<Case> {
-    let codes =
-        [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999];
+    let codes = [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000,
+        4999,
+    ];
     let echo = |code: u16| {
         let end = End::Answer(code.to_be_bytes().to_vec());
         case(format!("close-{code}"), format!("Close {code}"), close(code, b""), end)
     };
     let mut cases: Vec<Case> = codes.into_iter().map(echo).collect();
     let longest = "\u{e4}".repeat(61) + "z";
-    for (name, reason) in [("reason", "bye"), ("reason-utf8", "\u{1f600}"), ("reason-123", &longest)] {
+    for (name, reason) in
+        [("reason", "bye"), ("reason-utf8", "\u{1f600}"), ("reason-123", &longest)]
+    {
         let payload = [b"\x03\xe8", reason.as_bytes()].concat();
         let sent = format!("Close 1000 with a reason of {} bytes", reason.len());
-        cases.push(case(format!("close-{name}"), sent, close(1000, reason.as_bytes()), End::Answer(payload)));
+        cases.push(case(
+            format!("close-{name}"),
+            sent,
+            close(1000, reason.as_bytes()),
+            End::Answer(payload),
+        ));
     }
     cases.push(case(
         "close-empty".into(),
@@ -56,7 +65,12 @@ fn answered() -> Vec<Case> {
 fn refused() -> Vec<Case> {
     let codes = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535];
     let refused = |code: u16| {
-        case(format!("close-bad-{code}"), format!("Close {code}"), close(code, b""), End::Close(1002))
+        case(
+            format!("close-bad-{code}"),
+            format!("Close {code}"),
+            close(code, b""),
+            End::Close(1002),
+        )
     };
     let mut cases: Vec<Case> = codes.into_iter().map(refused).collect();
     cases.push(case(
@@ -65,9 +79,16 @@ fn refused() -> Vec<Case> {
         frame(CLOSE, b"\x03"),
         End::Close(1002),
     ));
-    for (name, reason) in [("invalid", &b"\xff"[..]), ("surrogate", b"\xed\xa0\x80"), ("cut", b"ab\xc3")] {
+    for (name, reason) in
+        [("invalid", &b"\xff"[..]), ("surrogate", b"\xed\xa0\x80"), ("cut", b"ab\xc3")]
+    {
         let sent = format!("Close 1000 with reason {}", reason.escape_ascii());
-        cases.push(case(format!("close-reason-{name}"), sent, close(1000, reason), End::Close(1007)));
+        cases.push(case(
+            format!("close-reason-{name}"),
+            sent,
+            close(1000, reason),
+            End::Close(1007),
+        ));
     }
     cases
 }
@@ -82,7 +103,11 @@ fn order() -> Vec<Case> {
         after("close-then-ping", "a Close, then a ping", frame(PING, b"late")),
         after("close-then-close", "a Close, then another", close(1001, b"")),
         after("close-then-junk", "a Close, then junk", vec![0xff; 300]),
-        after("close-then-flood", "a Close, then 500 KB of binary", frame(BINARY, &[0x5a; 500_000])),
+        after(
+            "close-then-flood",
+            "a Close, then 500 KB of binary",
+            frame(BINARY, &[0x5a; 500_000]),
+        ),
         Case::frames(
             "close-reply-first",
             "a text, then a Close",
@@ -138,7 +163,9 @@ fn scenarios() -> Vec<Case> {
 
 /// After the Close the server reads on for a while, but not for ever: writes begin to fail.
 fn never_closes(target: &Target) -> Outcome {
-    let Ok(mut stream) = wire::open(target) else { return (Verdict::Broken, "no connection".into()) };
+    let Ok(mut stream) = wire::open(target) else {
+        return (Verdict::Broken, "no connection".into());
+    };
     if stream.write_all(&close(1000, b"")).is_err() {
         return (Verdict::Wrong, "no Close taken".into());
     }
@@ -169,7 +196,9 @@ fn half_close_inside(target: &Target) -> Outcome {
 }
 
 fn half_closed(target: &Target, bytes: &[u8], replies: &[(u8, Vec<u8>)]) -> Outcome {
-    let Ok(mut stream) = wire::open(target) else { return (Verdict::Broken, "no connection".into()) };
+    let Ok(mut stream) = wire::open(target) else {
+        return (Verdict::Broken, "no connection".into());
+    };
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
     End::Eof.judge(replies, &observe_frames(&stream, Vec::new(), &mut |_| ()))

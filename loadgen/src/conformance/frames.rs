@@ -3,16 +3,34 @@
 use super::case::Case;
 use super::observe::End;
 use super::servers::Variant;
-use super::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, frame, header, masked_by, raw};
+use super::wire::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, frame, header, masked_by, raw,
+};
 
 const KEY: [u8; 4] = [1, 2, 3, 4];
 
 pub(super) fn cases() -> Vec<Case> {
-    [echoes(), fragments(), cuts(), control(), bits(), masks(), lengths(), sequence(), limits(), deadlines()]
-        .concat()
+    [
+        echoes(),
+        fragments(),
+        cuts(),
+        control(),
+        bits(),
+        masks(),
+        lengths(),
+        sequence(),
+        limits(),
+        deadlines(),
+    ]
+    .concat()
 }
 
-fn fault(id: impl Into<String>, sent: impl Into<String>, section: &'static str, bytes: Vec<u8>) -> Case {
+fn fault(
+    id: impl Into<String>,
+    sent: impl Into<String>,
+    section: &'static str,
+    bytes: Vec<u8>,
+) -> Case {
     Case::frames(id, sent, section, bytes, &[], End::Close(1002))
 }
 
@@ -27,13 +45,21 @@ fn echoes() -> Vec<Case> {
             let (id, sent) = (format!("frame-{kind}-{len}"), format!("{kind} of {len} bytes"));
             let message = payload(len);
             let bytes = frame(opcode, &message);
-            cases.push(Case::frames(id, sent, "RFC 6455 5.2", bytes, &[(opcode, &message)], End::Open));
+            cases.push(Case::frames(
+                id,
+                sent,
+                "RFC 6455 5.2",
+                bytes,
+                &[(opcode, &message)],
+                End::Open,
+            ));
         }
     }
     let many = |n: usize| {
         let all: Vec<Vec<u8>> = (0..n).map(|n| format!("{n}").into_bytes()).collect();
         let bytes = all.iter().flat_map(|message| frame(TEXT, message)).collect();
-        let replies: Vec<(u8, &[u8])> = all.iter().map(|message| (TEXT, message.as_slice())).collect();
+        let replies: Vec<(u8, &[u8])> =
+            all.iter().map(|message| (TEXT, message.as_slice())).collect();
         Case::frames(
             format!("frame-many-{n}"),
             format!("{n} frames in one write"),
@@ -60,7 +86,10 @@ fn fragments() -> Vec<Case> {
     let in_pieces = |first: u8, pieces: &[&[u8]]| -> Vec<u8> {
         let last = pieces.len() - 1;
         let piece = |(n, payload): (usize, &&[u8])| {
-            raw(if n == 0 { first } else { CONTINUATION } | if n == last { FIN } else { 0 }, payload)
+            raw(
+                if n == 0 { first } else { CONTINUATION } | if n == last { FIN } else { 0 },
+                payload,
+            )
         };
         pieces.iter().enumerate().flat_map(piece).collect()
     };
@@ -71,7 +100,12 @@ fn fragments() -> Vec<Case> {
     let bytewise: Vec<&[u8]> = vec![b"x"; 200];
     let empties: Vec<&[u8]> = vec![b""; 200];
     vec![
-        case("frag-two", "text in two fragments", in_pieces(TEXT, &[b"ab", b"cd"]), &[(TEXT, b"abcd")]),
+        case(
+            "frag-two",
+            "text in two fragments",
+            in_pieces(TEXT, &[b"ab", b"cd"]),
+            &[(TEXT, b"abcd")],
+        ),
         case(
             "frag-three",
             "binary in three fragments",
@@ -84,16 +118,31 @@ fn fragments() -> Vec<Case> {
             in_pieces(TEXT, &[b"", b"ab", b""]),
             &[(TEXT, b"ab")],
         ),
-        case("frag-all-empty", "200 empty fragments", in_pieces(BINARY, &empties), &[(BINARY, b"")]),
+        case(
+            "frag-all-empty",
+            "200 empty fragments",
+            in_pieces(BINARY, &empties),
+            &[(BINARY, b"")],
+        ),
         case(
             "frag-bytes",
             "200 fragments of a byte",
             in_pieces(BINARY, &bytewise),
             &[(BINARY, &[b'x'; 200])],
         ),
-        case("frag-ping", "a ping between fragments", ping_between.clone(), &[(PONG, b"p"), (TEXT, b"abcd")]),
-        case("frag-ping-bytewise", "the same byte by byte", ping_between, &[(PONG, b"p"), (TEXT, b"abcd")])
-            .in_writes_of(1),
+        case(
+            "frag-ping",
+            "a ping between fragments",
+            ping_between.clone(),
+            &[(PONG, b"p"), (TEXT, b"abcd")],
+        ),
+        case(
+            "frag-ping-bytewise",
+            "the same byte by byte",
+            ping_between,
+            &[(PONG, b"p"), (TEXT, b"abcd")],
+        )
+        .in_writes_of(1),
         case(
             "frag-pong",
             "a pong between fragments",
@@ -145,8 +194,13 @@ fn cuts() -> Vec<Case> {
         .in_writes_of(4001),
     );
     cases.push(
-        fault("cut-fault", "an unmasked frame byte by byte", "RFC 6455 5.1", b"\x81\x03abc".to_vec())
-            .in_writes_of(1),
+        fault(
+            "cut-fault",
+            "an unmasked frame byte by byte",
+            "RFC 6455 5.1",
+            b"\x81\x03abc".to_vec(),
+        )
+        .in_writes_of(1),
     );
     cases
 }
@@ -200,28 +254,49 @@ fn bits() -> Vec<Case> {
     }
     for (bits, name) in [(0x40, "1"), (0x20, "2"), (0x10, "3"), (0x70, "123")] {
         let sent = format!("text with RSV{name}");
-        cases.push(fault(format!("rsv{name}-text"), sent, "RFC 6455 5.2", raw(FIN | bits | TEXT, b"abc")));
+        cases.push(fault(
+            format!("rsv{name}-text"),
+            sent,
+            "RFC 6455 5.2",
+            raw(FIN | bits | TEXT, b"abc"),
+        ));
     }
     cases.extend([
         fault("rsv1-ping", "a ping with RSV1", "RFC 7692 6.1", raw(FIN | 0x40 | PING, b"abc")),
-        fault("rsv1-close", "a Close with RSV1", "RFC 7692 6.1", raw(FIN | 0x40 | CLOSE, b"\x03\xe8")),
+        fault(
+            "rsv1-close",
+            "a Close with RSV1",
+            "RFC 7692 6.1",
+            raw(FIN | 0x40 | CLOSE, b"\x03\xe8"),
+        ),
         fault(
             "rsv1-continuation",
             "a continuation with RSV1",
             "RFC 7692 6.1",
             [raw(TEXT, b"a"), raw(FIN | 0x40, b"b")].concat(),
         ),
-        fault("rsv2-empty", "an empty binary with RSV2", "RFC 6455 5.2", raw(FIN | 0x20 | BINARY, b"")),
+        fault(
+            "rsv2-empty",
+            "an empty binary with RSV2",
+            "RFC 6455 5.2",
+            raw(FIN | 0x20 | BINARY, b""),
+        ),
     ]);
     cases
 }
 
 fn masks() -> Vec<Case> {
-    let unmasked = |opcode: u8, payload: &[u8]| [&[FIN | opcode, payload.len() as u8], payload].concat();
+    let unmasked =
+        |opcode: u8, payload: &[u8]| [&[FIN | opcode, payload.len() as u8], payload].concat();
     let mut cases = Vec::new();
     for (opcode, name) in [(TEXT, "text"), (BINARY, "binary"), (PING, "ping"), (PONG, "pong")] {
         let sent = format!("an unmasked {name}");
-        cases.push(fault(format!("unmasked-{name}"), sent, "RFC 6455 5.1", unmasked(opcode, b"abc")));
+        cases.push(fault(
+            format!("unmasked-{name}"),
+            sent,
+            "RFC 6455 5.1",
+            unmasked(opcode, b"abc"),
+        ));
     }
     cases.extend([
         fault("unmasked-empty", "an unmasked empty text", "RFC 6455 5.1", unmasked(TEXT, b"")),
@@ -251,7 +326,8 @@ fn masks() -> Vec<Case> {
 
 /// A binary frame whose length is written in 16 or 64 bits.
 fn long_form(len: u64, wide: bool) -> Vec<u8> {
-    let length = if wide { len.to_be_bytes().to_vec() } else { (len as u16).to_be_bytes().to_vec() };
+    let length =
+        if wide { len.to_be_bytes().to_vec() } else { (len as u16).to_be_bytes().to_vec() };
     [vec![FIN | BINARY, if wide { 0xff } else { 0xfe }], length, KEY.to_vec()].concat()
 }
 
@@ -270,7 +346,12 @@ fn lengths() -> Vec<Case> {
         ));
     }
     cases.extend([
-        fault("len-top-bit", "a 64-bit length with its top bit", "RFC 6455 5.2", long_form(1 << 63, true)),
+        fault(
+            "len-top-bit",
+            "a 64-bit length with its top bit",
+            "RFC 6455 5.2",
+            long_form(1 << 63, true),
+        ),
         fault("len-all-bits", "a 64-bit length of ones", "RFC 6455 5.2", long_form(u64::MAX, true)),
     ]);
     for (name, len) in [("max", i64::MAX as u64), ("1t", 1 << 40)] {
@@ -313,9 +394,21 @@ fn sequence() -> Vec<Case> {
     vec![
         seq("seq-continuation", "a continuation without a start", frame(CONTINUATION, b"a")),
         seq("seq-continuation-open", "the same without FIN", raw(CONTINUATION, b"a")),
-        after("seq-after-whole", "a continuation after a whole message", &[frame(CONTINUATION, b"a")]),
-        seq("seq-text-inside", "a text inside a message", [raw(TEXT, b"a"), frame(TEXT, b"b")].concat()),
-        seq("seq-binary-inside", "a binary inside a text", [raw(TEXT, b"a"), frame(BINARY, b"b")].concat()),
+        after(
+            "seq-after-whole",
+            "a continuation after a whole message",
+            &[frame(CONTINUATION, b"a")],
+        ),
+        seq(
+            "seq-text-inside",
+            "a text inside a message",
+            [raw(TEXT, b"a"), frame(TEXT, b"b")].concat(),
+        ),
+        seq(
+            "seq-binary-inside",
+            "a binary inside a text",
+            [raw(TEXT, b"a"), frame(BINARY, b"b")].concat(),
+        ),
         seq(
             "seq-fragment-inside",
             "a new start inside a message",
@@ -323,7 +416,11 @@ fn sequence() -> Vec<Case> {
         ),
         after("seq-reply-first", "a good frame, then an unmasked one", &[b"\x81\x01a".to_vec()]),
         after("seq-nothing-after", "good, reserved opcode, good", &[frame(3, b""), good.clone()]),
-        after("seq-no-pong-after", "good, RSV, ping", &[raw(FIN | 0x10 | TEXT, b"a"), frame(PING, b"p")]),
+        after(
+            "seq-no-pong-after",
+            "good, RSV, ping",
+            &[raw(FIN | 0x10 | TEXT, b"a"), frame(PING, b"p")],
+        ),
     ]
 }
 
@@ -339,7 +436,9 @@ fn limits() -> Vec<Case> {
     };
     let most = payload(1 << 16);
     let half = payload(1 << 15);
-    let over = |len| [raw(BINARY, &half), raw(CONTINUATION, &half), header(FIN, len), KEY.to_vec()].concat();
+    let over = |len| {
+        [raw(BINARY, &half), raw(CONTINUATION, &half), header(FIN, len), KEY.to_vec()].concat()
+    };
     vec![
         small(
             "limit-fits",
@@ -362,7 +461,13 @@ fn limits() -> Vec<Case> {
             &[],
             End::Close(1009),
         ),
-        small("limit-sum", "fragments of the maximum, then 1 byte more", over(1), &[], End::Close(1009)),
+        small(
+            "limit-sum",
+            "fragments of the maximum, then 1 byte more",
+            over(1),
+            &[],
+            End::Close(1009),
+        ),
         small(
             "limit-sum-fits",
             "fragments of the maximum, then an empty one",
@@ -384,7 +489,13 @@ fn limits() -> Vec<Case> {
             &[(BINARY, &[b'x'; 100])],
             End::Open,
         ),
-        small("limit-fragments", "101 fragments of a byte", flood(101, b"x", false), &[], End::Close(1008)),
+        small(
+            "limit-fragments",
+            "101 fragments of a byte",
+            flood(101, b"x", false),
+            &[],
+            End::Close(1008),
+        ),
         small(
             "limit-fragments-empty",
             "1,000 empty fragments",
@@ -405,7 +516,8 @@ fn limits() -> Vec<Case> {
 
 fn deadlines() -> Vec<Case> {
     let late = |id, sent, bytes| {
-        Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1001)).on(Variant::ShortDeadlines)
+        Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1001))
+            .on(Variant::ShortDeadlines)
     };
     vec![
         late("late-header", "half a header, then nothing", vec![0x81]),
@@ -422,5 +534,6 @@ fn deadlines() -> Vec<Case> {
 
 /// The other deadline: not of silence, but of what was begun.
 fn unfinished(id: &str, sent: &str, bytes: Vec<u8>) -> Case {
-    Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1008)).on(Variant::MessagePolicy)
+    Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1008))
+        .on(Variant::MessagePolicy)
 }

@@ -53,8 +53,11 @@ impl Draft {
     }
 
     fn set(mut self, name: &str, value: &str) -> Self {
-        let field =
-            self.fields.iter_mut().find(|(found, _)| found == name).expect("a field of every request");
+        let field = self
+            .fields
+            .iter_mut()
+            .find(|(found, _)| found == name)
+            .expect("a field of every request");
         value.clone_into(&mut field.1);
         self
     }
@@ -102,11 +105,13 @@ fn bad(id: &str, sent: &str, section: &'static str, bytes: Vec<u8>) -> Case {
 fn accepted(d: &Draft, servers: &Servers) -> Vec<Case> {
     let Servers { host, path, .. } = servers;
     let line = |target: &str| d.clone().line(&format!("GET {target} HTTP/1.1")).bytes();
-    let query = if path.contains('?') { format!("{path}&a=b") } else { format!("{path}?a=b&c=%20") };
+    let query =
+        if path.contains('?') { format!("{path}&a=b") } else { format!("{path}?a=b&c=%20") };
     vec![
         opens("hs-plain", "a right request", "RFC 6455 4.2.2", d.bytes()),
         opens("hs-bytewise", "the same, byte by byte", "RFC 9112 2.2", d.bytes()).in_writes_of(1),
-        opens("hs-pieces", "the same in writes of 7 bytes", "RFC 9112 2.2", d.bytes()).in_writes_of(7),
+        opens("hs-pieces", "the same in writes of 7 bytes", "RFC 9112 2.2", d.bytes())
+            .in_writes_of(7),
         opens("hs-query", "a target with a query", "RFC 6455 3", line(&query)),
         opens(
             "hs-absolute",
@@ -130,7 +135,11 @@ fn accepted(d: &Draft, servers: &Servers) -> Vec<Case> {
             "hs-more-fields",
             "with fields that mean nothing",
             "RFC 6455 4.1",
-            d.clone().with("User-Agent", "x/1").with("Cookie", "a=b; c=\"d\"").with("X-Empty", "").bytes(),
+            d.clone()
+                .with("User-Agent", "x/1")
+                .with("Cookie", "a=b; c=\"d\"")
+                .with("X-Empty", "")
+                .bytes(),
         ),
         opens(
             "hs-empty-body",
@@ -147,7 +156,9 @@ fn spellings(d: &Draft) -> Vec<Case> {
     let upper_names: String = fields
         .split_inclusive("\r\n")
         .map(|field| {
-            field.split_once(':').map_or(field.to_owned(), |(n, v)| format!("{}:{v}", n.to_uppercase()))
+            field
+                .split_once(':')
+                .map_or(field.to_owned(), |(n, v)| format!("{}:{v}", n.to_uppercase()))
         })
         .collect();
     let mut reversed = d.clone();
@@ -227,8 +238,9 @@ fn with_frames(d: &Draft) -> Vec<Case> {
     let reply = |opcode: u8, payload: &[u8]| (opcode, payload.to_vec());
     let two = [d.bytes(), frame(TEXT, b"one"), frame(BINARY, b"two")].concat();
     let replies = vec![reply(TEXT, b"one"), reply(BINARY, b"two")];
-    let case =
-        |id, sent, bytes, replies| Case::request(id, sent, "RFC 6455 4.1", bytes, Answer::Opens(replies));
+    let case = |id, sent, bytes, replies| {
+        Case::request(id, sent, "RFC 6455 4.1", bytes, Answer::Opens(replies))
+    };
     vec![
         case(
             "hs-frame-behind",
@@ -236,10 +248,21 @@ fn with_frames(d: &Draft) -> Vec<Case> {
             [d.bytes(), frame(TEXT, b"early")].concat(),
             vec![reply(TEXT, b"early")],
         ),
-        case("hs-frames-behind", "two frames in the request's segment", two.clone(), replies.clone()),
-        case("hs-frames-bytewise", "request and two frames byte by byte", two.clone(), replies.clone())
-            .in_writes_of(1),
-        case("hs-frames-cut", "request and two frames, cut", two, replies).in_writes_of(d.bytes().len() + 4),
+        case(
+            "hs-frames-behind",
+            "two frames in the request's segment",
+            two.clone(),
+            replies.clone(),
+        ),
+        case(
+            "hs-frames-bytewise",
+            "request and two frames byte by byte",
+            two.clone(),
+            replies.clone(),
+        )
+        .in_writes_of(1),
+        case("hs-frames-cut", "request and two frames, cut", two, replies)
+            .in_writes_of(d.bytes().len() + 4),
     ]
 }
 
@@ -261,9 +284,19 @@ fn http_refusals(d: &Draft) -> Vec<Case> {
         bad("hs-no-version", "a request line without a version", "RFC 9112 3", line("GET /")),
         bad("hs-two-spaces", "two spaces before the target", "RFC 9112 3", line("GET  / HTTP/1.1")),
         bad("hs-target-space", "a space in the target", "RFC 9112 3.2", line("GET /a b HTTP/1.1")),
-        bad("hs-target-relative", "target without a slash", "RFC 9112 3.2", line("GET chat HTTP/1.1")),
+        bad(
+            "hs-target-relative",
+            "target without a slash",
+            "RFC 9112 3.2",
+            line("GET chat HTTP/1.1"),
+        ),
         bad("hs-target-star", "target *", "RFC 9112 3.2.4", line("GET * HTTP/1.1")),
-        bad("hs-target-fragment", "target with a fragment", "RFC 6455 3", line("GET /#there HTTP/1.1")),
+        bad(
+            "hs-target-fragment",
+            "target with a fragment",
+            "RFC 6455 3",
+            line("GET /#there HTTP/1.1"),
+        ),
         bad(
             "hs-target-scheme",
             "absolute-form target, ftp",
@@ -279,7 +312,12 @@ fn http_refusals(d: &Draft) -> Vec<Case> {
             "RFC 9110 4.2.4",
             d.clone().set("Host", "me@localhost").bytes(),
         ),
-        bad("hs-body", "Content-Length: 5", "RFC 6455 4.1", d.clone().with("Content-Length", "5").bytes()),
+        bad(
+            "hs-body",
+            "Content-Length: 5",
+            "RFC 6455 4.1",
+            d.clone().with("Content-Length", "5").bytes(),
+        ),
         bad(
             "hs-chunked",
             "Transfer-Encoding: chunked",
@@ -310,7 +348,12 @@ fn malformed_fields(d: &Draft) -> Vec<Case> {
             "RFC 9112 2.2",
             String::from_utf8(d.bytes()).expect("text").replace("\r\n", "\n").into_bytes(),
         ),
-        bad("hs-bare-cr", "CR inside a value", "RFC 9112 2.2", d.clone().with("X-A", "a\rb").bytes()),
+        bad(
+            "hs-bare-cr",
+            "CR inside a value",
+            "RFC 9112 2.2",
+            d.clone().with("X-A", "a\rb").bytes(),
+        ),
         bad(
             "hs-folded",
             "a folded value",
@@ -341,17 +384,37 @@ fn malformed_fields(d: &Draft) -> Vec<Case> {
             "RFC 9112 5",
             d.replaced("Upgrade: websocket", ": x\r\nUpgrade: websocket"),
         ),
-        bad("hs-name-space", "a space inside a name", "RFC 9110 5.1", d.clone().with("X A", "a").bytes()),
+        bad(
+            "hs-name-space",
+            "a space inside a name",
+            "RFC 9110 5.1",
+            d.clone().with("X A", "a").bytes(),
+        ),
         bad(
             "hs-name-letter",
             "a letter beyond ASCII in a name",
             "RFC 9110 5.1",
             d.clone().with("X-\u{e4}", "a").bytes(),
         ),
-        bad("hs-nul-value", "NUL in a value", "RFC 9110 5.5", d.clone().with("X-A", "a\0b").bytes()),
+        bad(
+            "hs-nul-value",
+            "NUL in a value",
+            "RFC 9110 5.5",
+            d.clone().with("X-A", "a\0b").bytes(),
+        ),
         bad("hs-nul-name", "NUL in a name", "RFC 9110 5.1", d.clone().with("X\0A", "a").bytes()),
-        bad("hs-control-value", "ESC in a value", "RFC 9110 5.5", d.clone().with("X-A", "a\x1bb").bytes()),
-        bad("hs-nul-target", "NUL in the target", "RFC 9112 3.2", d.clone().line("GET /\0 HTTP/1.1").bytes()),
+        bad(
+            "hs-control-value",
+            "ESC in a value",
+            "RFC 9110 5.5",
+            d.clone().with("X-A", "a\x1bb").bytes(),
+        ),
+        bad(
+            "hs-nul-target",
+            "NUL in the target",
+            "RFC 9112 3.2",
+            d.clone().line("GET /\0 HTTP/1.1").bytes(),
+        ),
     ]
 }
 
@@ -362,7 +425,8 @@ fn websocket_refusals(d: &Draft, servers: &Servers) -> Vec<Case> {
     let no_websocket = |id: &str, sent: &str, draft: Draft| {
         // Our own servers have no page at this path.
         let is_ours = servers.pid().is_some();
-        let answer = if is_ours { Answer::Status(426, VERSION) } else { Answer::StatusOrPage(426, VERSION) };
+        let answer =
+            if is_ours { Answer::Status(426, VERSION) } else { Answer::StatusOrPage(426, VERSION) };
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), answer)
     };
     let page = d.clone().without("Upgrade").set("Connection", "close");
@@ -370,8 +434,16 @@ fn websocket_refusals(d: &Draft, servers: &Servers) -> Vec<Case> {
         no_websocket("hs-page", "a page, no upgrade asked for", page),
         no_websocket("hs-upgrade-missing", "no Upgrade", d.clone().without("Upgrade")),
         no_websocket("hs-upgrade-other", "Upgrade: h2c", d.clone().set("Upgrade", "h2c")),
-        no_websocket("hs-upgrade-part", "Upgrade: websockets", d.clone().set("Upgrade", "websockets")),
-        upgrade("hs-version-missing", "no Sec-WebSocket-Version", d.clone().without("Sec-WebSocket-Version")),
+        no_websocket(
+            "hs-upgrade-part",
+            "Upgrade: websockets",
+            d.clone().set("Upgrade", "websockets"),
+        ),
+        upgrade(
+            "hs-version-missing",
+            "no Sec-WebSocket-Version",
+            d.clone().without("Sec-WebSocket-Version"),
+        ),
         bad(
             "hs-version-twice",
             "Sec-WebSocket-Version twice",
@@ -438,7 +510,12 @@ fn websocket_refusals(d: &Draft, servers: &Servers) -> Vec<Case> {
     ];
     for (name, key) in keys {
         let bytes = d.clone().set("Sec-WebSocket-Key", key).bytes();
-        cases.push(bad(&format!("hs-key-{name}"), &format!("key: {name}"), "RFC 6455 4.2.1", bytes));
+        cases.push(bad(
+            &format!("hs-key-{name}"),
+            &format!("key: {name}"),
+            "RFC 6455 4.2.1",
+            bytes,
+        ));
     }
     cases
 }
@@ -455,7 +532,12 @@ fn offers(d: &Draft) -> Vec<Case> {
     ];
     for (name, field, value) in good {
         let bytes = d.clone().with(field, value).bytes();
-        cases.push(opens(&format!("hs-offer-{name}"), &format!("{field}: {value}"), "RFC 6455 4.2.2", bytes));
+        cases.push(opens(
+            &format!("hs-offer-{name}"),
+            &format!("{field}: {value}"),
+            "RFC 6455 4.2.2",
+            bytes,
+        ));
     }
     let malformed = [
         ("semicolon", EXTENSIONS, ";"),
@@ -471,7 +553,12 @@ fn offers(d: &Draft) -> Vec<Case> {
     for (name, field, value) in malformed {
         let bytes = d.clone().with(field, value).bytes();
         let section = if field == PROTOCOL { "RFC 6455 11.3.4" } else { "RFC 6455 9.1" };
-        cases.push(bad(&format!("hs-bad-offer-{name}"), &format!("{field}: {value}"), section, bytes));
+        cases.push(bad(
+            &format!("hs-bad-offer-{name}"),
+            &format!("{field}: {value}"),
+            section,
+            bytes,
+        ));
     }
     cases.push(bad(
         "hs-origin-twice",
@@ -491,9 +578,11 @@ fn guarded(d: &Draft, servers: &Servers) -> Vec<Case> {
         Case::request(id, sent, "RFC 6455 10.2", bytes, Answer::Status(403, CLOSES))
             .on(Variant::MessagePolicy)
     };
-    let rebound = d.clone().set("Host", "evil.example").with("Origin", "http://evil.example").bytes();
+    let rebound =
+        d.clone().set("Host", "evil.example").with("Origin", "http://evil.example").bytes();
     vec![
-        opens("hs-guard-own", "the server's own Origin", "RFC 6455 10.2", own).on(Variant::MessagePolicy),
+        opens("hs-guard-own", "the server's own Origin", "RFC 6455 10.2", own)
+            .on(Variant::MessagePolicy),
         refused("hs-guard-foreign", "a foreign Origin on loopback", from("http://evil.example")),
         refused("hs-guard-port", "another port of the same host", from("http://127.0.0.1:1")),
         refused("hs-guard-null", "Origin: null on loopback", from("null")),
@@ -506,7 +595,8 @@ fn sizes(d: &Draft, path: &str) -> Vec<Case> {
         let section = if status == 414 { "RFC 9110 15.5.15" } else { "RFC 6585 5" };
         Case::request(id, sent, section, bytes, Answer::Status(status, CLOSES))
     };
-    let target = |len: usize| d.clone().line(&format!("GET {path}?{} HTTP/1.1", "a".repeat(len))).bytes();
+    let target =
+        |len: usize| d.clone().line(&format!("GET {path}?{} HTTP/1.1", "a".repeat(len))).bytes();
     let fields = |n: usize| (0..n).fold(d.clone(), |draft, n| draft.with(&format!("X-{n}"), "a"));
     let long = |len: usize| d.clone().with("X-Long", &"a".repeat(len)).bytes();
     vec![
@@ -524,7 +614,8 @@ fn sizes(d: &Draft, path: &str) -> Vec<Case> {
         ),
         too_big("hs-fields-120", "125 fields", 431, fields(120).bytes()),
         too_big("hs-head-17k", "one field of 17 KiB", 431, long(17 << 10)),
-        too_big("hs-head-17k-bytewise", "the same byte by byte", 431, long(17 << 10)).in_writes_of(1),
+        too_big("hs-head-17k-bytewise", "the same byte by byte", 431, long(17 << 10))
+            .in_writes_of(1),
         too_big("hs-head-2m", "a head of 2 MiB", 431, long(2 << 20)),
     ]
 }
@@ -539,7 +630,8 @@ fn other_protocols() -> Vec<Case> {
         ("hs-junk", "junk", (0..300u32).map(|n| (n * 131 + 7) as u8).collect()),
         ("hs-zeros", "zeros", vec![0; 300]),
     ];
-    let case = |(id, sent, bytes)| Case::request(id, sent, "RFC 9112 3", bytes, Answer::StatusOrDrop);
+    let case =
+        |(id, sent, bytes)| Case::request(id, sent, "RFC 9112 3", bytes, Answer::StatusOrDrop);
     all.into_iter().map(case).collect()
 }
 
@@ -548,10 +640,22 @@ fn deadlines(d: &Draft) -> Vec<Case> {
     let half = d.bytes()[..d.bytes().len() / 2].to_vec();
     let nearly = d.bytes()[..d.bytes().len() - 1].to_vec();
     vec![
-        Case::request("hs-late-half", "half a request, then nothing", "RFC 9110 15.5.9", half, late.clone())
-            .on(Variant::ShortDeadlines),
-        Case::request("hs-late-last", "all but the last byte, then nothing", "RFC 9110 15.5.9", nearly, late)
-            .on(Variant::ShortDeadlines),
+        Case::request(
+            "hs-late-half",
+            "half a request, then nothing",
+            "RFC 9110 15.5.9",
+            half,
+            late.clone(),
+        )
+        .on(Variant::ShortDeadlines),
+        Case::request(
+            "hs-late-last",
+            "all but the last byte, then nothing",
+            "RFC 9110 15.5.9",
+            nearly,
+            late,
+        )
+        .on(Variant::ShortDeadlines),
         Case::request("hs-late-empty", "nothing at all", "RFC 9112 9.5", Vec::new(), Answer::Drop)
             .on(Variant::ShortDeadlines),
     ]
@@ -561,8 +665,9 @@ fn admission(d: &Draft) -> Vec<Case> {
     let d = d.clone().line(&format!("GET {PATH} HTTP/1.1"));
     let line = |target: &str| d.clone().line(&format!("GET {target} HTTP/1.1"));
     let from = |origin: &str| d.clone().with("Origin", origin);
-    let fine =
-        |id, sent, draft: Draft| opens(id, sent, "RFC 6455 4.2.2", draft.bytes()).on(Variant::Restricted);
+    let fine = |id, sent, draft: Draft| {
+        opens(id, sent, "RFC 6455 4.2.2", draft.bytes()).on(Variant::Restricted)
+    };
     let refused = |id, sent, status, draft: Draft| {
         let section = if status == 403 { "RFC 6455 10.2" } else { "RFC 6455 4.2.2" };
         Case::request(id, sent, section, draft.bytes(), Answer::Status(status, CLOSES))
@@ -571,7 +676,11 @@ fn admission(d: &Draft) -> Vec<Case> {
     vec![
         fine("hs-path", "the path that is served", d.clone()),
         fine("hs-path-query", "the same with a query", line(&format!("{PATH}?a"))),
-        fine("hs-path-absolute", "the same in absolute form", line(&format!("http://localhost{PATH}"))),
+        fine(
+            "hs-path-absolute",
+            "the same in absolute form",
+            line(&format!("http://localhost{PATH}")),
+        ),
         refused("hs-path-other", "another path", 404, line("/other")),
         refused("hs-path-root", "no path", 404, line("/")),
         refused("hs-path-below", "a path below the one", 404, line(&format!("{PATH}/more"))),

@@ -42,7 +42,12 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .alone(),
         case("load-ping-flood", "64 MiB of pings, pongs unread", "reads pause", ping_flood).alone(),
-        case("load-tiny-window", "a receive buffer of 1 byte, reads of 1 byte", "echoes intact", tiny_window),
+        case(
+            "load-tiny-window",
+            "a receive buffer of 1 byte, reads of 1 byte",
+            "echoes intact",
+            tiny_window,
+        ),
         case("load-bytewise-message", "3,000 bytes in writes of 1 byte", "echo intact", bytewise),
         case("load-resets", "100 connections reset mid-frame", "no other notices", resets),
         case(
@@ -128,7 +133,12 @@ fn leave_unread(target: &Target, stream: &TcpStream, unit: Vec<u8>) -> io::Resul
             growth = growth.max(Some(rss(pid)?.saturating_sub(before)));
         }
     }
-    Ok(Unread { taken, growth, may_grow: if target.tls { GROWTH_OVER_TLS } else { GROWTH }, writer })
+    Ok(Unread {
+        taken,
+        growth,
+        may_grow: if target.tls { GROWTH_OVER_TLS } else { GROWTH },
+        writer,
+    })
 }
 
 impl Unread {
@@ -153,7 +163,8 @@ fn slow_reader(target: &Target) -> Outcome {
         let message = vec![0x5a; MESSAGE];
         let unread = leave_unread(target, &stream, frame(BINARY, &message))?;
         let (verdict, seen) = unread.judge();
-        let echo = [vec![FIN | BINARY, 127], (MESSAGE as u64).to_be_bytes().to_vec(), message].concat();
+        let echo =
+            [vec![FIN | BINARY, 127], (MESSAGE as u64).to_be_bytes().to_vec(), message].concat();
         let mut got = vec![0; echo.len()];
         for n in 0..UNREAD.div_ceil(wire_len()) {
             stream.read_exact(&mut got)?;
@@ -199,7 +210,11 @@ fn tiny_window(target: &Target) -> Outcome {
         }
         let _ = writer.join();
         let intact = got[..2] == [FIN | BINARY, 126] && got[4..] == message;
-        Ok(if intact { (Verdict::Ok, "intact".into()) } else { (Verdict::Wrong, "the echo differs".into()) })
+        Ok(if intact {
+            (Verdict::Ok, "intact".into())
+        } else {
+            (Verdict::Wrong, "the echo differs".into())
+        })
     })())
 }
 

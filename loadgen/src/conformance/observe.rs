@@ -62,7 +62,11 @@ pub(super) enum Answer {
 }
 
 /// Reads frames until the probe's pong or the end. `came` learns before each how many have come.
-pub(super) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>, came: &mut dyn FnMut(usize)) -> Seen {
+pub(super) fn observe_frames(
+    mut stream: &TcpStream,
+    head: Vec<u8>,
+    came: &mut dyn FnMut(usize),
+) -> Seen {
     let mut frames = Vec::new();
     let last = loop {
         came(frames.len());
@@ -76,7 +80,11 @@ pub(super) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>, came: &mut d
 }
 
 /// Reads an HTTP answer; after a 101 frames, else content.
-pub(super) fn observe_answer(mut stream: &TcpStream, answer: &Answer, came: &mut dyn FnMut(usize)) -> Seen {
+pub(super) fn observe_answer(
+    mut stream: &TcpStream,
+    answer: &Answer,
+    came: &mut dyn FnMut(usize),
+) -> Seen {
     let mut head = Vec::new();
     let mut byte = [0];
     let last = loop {
@@ -167,7 +175,12 @@ fn describe(frames: &[Frame]) -> String {
 
 /// Expected replies in words.
 pub(super) fn describe_replies(replies: &[Frame]) -> String {
-    describe(&replies.iter().map(|(opcode, payload)| (FIN | opcode, payload.clone())).collect::<Vec<_>>())
+    describe(
+        &replies
+            .iter()
+            .map(|(opcode, payload)| (FIN | opcode, payload.clone()))
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn word(first: u8, payload: &[u8]) -> String {
@@ -213,12 +226,18 @@ impl End {
             (Self::Open, None) if exactly && seen.last == Last::Open => Verdict::Ok,
             (Self::Eof, None) if exactly && seen.last == Last::Eof => Verdict::Ok,
             // With a Close or without, the end came.
-            (Self::Eof, _) if replied && matches!(seen.last, Last::Reset | Last::Eof) => Verdict::Lax,
+            (Self::Eof, _) if replied && matches!(seen.last, Last::Reset | Last::Eof) => {
+                Verdict::Lax
+            }
             (Self::Open | Self::Eof, _) => Verdict::Wrong,
             (Self::Close(_) | Self::Answer(_), None) if replied => Verdict::Lax,
             (Self::Close(_) | Self::Answer(_), None) => Verdict::Wrong,
-            (Self::Close(code), Some(payload)) if !payload.starts_with(&code.to_be_bytes()) => Verdict::Wrong,
-            (Self::Answer(expected), Some(payload)) if code(payload) != code(expected) => Verdict::Wrong,
+            (Self::Close(code), Some(payload)) if !payload.starts_with(&code.to_be_bytes()) => {
+                Verdict::Wrong
+            }
+            (Self::Answer(expected), Some(payload)) if code(payload) != code(expected) => {
+                Verdict::Wrong
+            }
             // The messages before were sound, but the RFC does not say that they are answered first
             // (7.1.7).
             _ if in_order && !complete && after == 0 => Verdict::Lax,
@@ -250,9 +269,11 @@ impl Replies {
     /// Data and pongs each in their order: a pong may overtake an echo (RFC 6455 5.5.3).
     fn compare(expected: &[Frame], seen: &[Frame]) -> Self {
         let is_control = |frame: &&Frame| frame.0 & 0x08 != 0;
-        let alike = |(reply, frame): (&Frame, &Frame)| FIN | reply.0 == frame.0 && reply.1 == frame.1;
+        let alike =
+            |(reply, frame): (&Frame, &Frame)| FIN | reply.0 == frame.0 && reply.1 == frame.1;
         let (control, data): (Vec<&Frame>, Vec<&Frame>) = expected.iter().partition(is_control);
-        let (seen_control, seen_data): (Vec<&Frame>, Vec<&Frame>) = seen.iter().partition(is_control);
+        let (seen_control, seen_data): (Vec<&Frame>, Vec<&Frame>) =
+            seen.iter().partition(is_control);
         let kinds = [(control, seen_control), (data, seen_data)];
         let in_order = kinds.iter().all(|(expected, seen)| {
             expected.iter().zip(seen).map(|(reply, frame)| (*reply, *frame)).all(alike)
@@ -333,8 +354,10 @@ fn status(head: &[u8]) -> Option<u16> {
 /// The values of a field, in lower case.
 fn values(head: &[u8], name: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let lines =
-        text.split("\r\n").take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    let lines = text
+        .split("\r\n")
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(':'));
     let name = name.to_ascii_lowercase();
     lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim().to_owned()).collect()
 }
@@ -355,8 +378,9 @@ fn wrong_field(request: &[u8], head: &[u8]) -> Option<&'static str> {
     let accept = format!("sec-websocket-accept: {ACCEPT}");
     let exact = String::from_utf8_lossy(head);
     let sound = exact.split("\r\n").any(|line| {
-        line.split_once(':')
-            .is_some_and(|(name, value)| format!("{}: {}", name.to_ascii_lowercase(), value.trim()) == accept)
+        line.split_once(':').is_some_and(|(name, value)| {
+            format!("{}: {}", name.to_ascii_lowercase(), value.trim()) == accept
+        })
     });
     if !sound {
         return Some("Sec-WebSocket-Accept");

@@ -51,7 +51,12 @@ impl Pair {
         while session.is_handshaking() {
             session.complete_io(&mut secure)?;
         }
-        Ok(Arc::new(Self { plain, secure, session: Mutex::new(session), is_reset: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            plain,
+            secure,
+            session: Mutex::new(session),
+            is_reset: AtomicBool::new(false),
+        }))
     }
 
     fn carry(self: Arc<Self>) {

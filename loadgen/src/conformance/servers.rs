@@ -105,16 +105,19 @@ impl Servers {
         if !url.transport.is_websocket() {
             return Err(ConformanceError::NotWebSocket(url.clone()));
         }
-        let Port::Number(port) = url.port else { return Err(ConformanceError::NoPort(url.clone())) };
+        let Port::Number(port) = url.port else {
+            return Err(ConformanceError::NoPort(url.clone()));
+        };
         let reach = || {
             let mut last = io::ErrorKind::NotFound.into();
-            let connects = |address: &SocketAddr| match TcpStream::connect_timeout(address, patience) {
-                Ok(_) => true,
-                Err(error) => {
-                    last = error;
-                    false
-                }
-            };
+            let connects =
+                |address: &SocketAddr| match TcpStream::connect_timeout(address, patience) {
+                    Ok(_) => true,
+                    Err(error) => {
+                        last = error;
+                        false
+                    }
+                };
             let found = url.resolve(port)?.into_iter().find(connects);
             let Some(address) = found else { return Err(last) };
             let behind_tls = url.transport == Transport::Wss;

@@ -31,7 +31,14 @@ fn valid() -> Vec<Case> {
     ];
     let case = |(name, text): (&str, &str)| {
         let (id, sent) = (format!("utf8-{name}"), format!("text {}", text.escape_unicode()));
-        Case::frames(id, sent, SECTION, frame(TEXT, text.as_bytes()), &[(TEXT, text.as_bytes())], End::Open)
+        Case::frames(
+            id,
+            sent,
+            SECTION,
+            frame(TEXT, text.as_bytes()),
+            &[(TEXT, text.as_bytes())],
+            End::Open,
+        )
     };
     texts.into_iter().map(case).collect()
 }
@@ -39,11 +46,16 @@ fn valid() -> Vec<Case> {
 fn split() -> Vec<Case> {
     let smile = "a\u{1f600}z".as_bytes();
     let two = |at: usize| [raw(TEXT, &smile[..at]), raw(FIN, &smile[at..])].concat();
-    let case =
-        |id: String, sent: String, bytes| Case::frames(id, sent, SECTION, bytes, &[(TEXT, smile)], End::Open);
+    let case = |id: String, sent: String, bytes| {
+        Case::frames(id, sent, SECTION, bytes, &[(TEXT, smile)], End::Open)
+    };
     let mut cases: Vec<Case> = (2..5)
         .map(|at| {
-            case(format!("utf8-split-{at}"), format!("a character cut by fragments after byte {at}"), two(at))
+            case(
+                format!("utf8-split-{at}"),
+                format!("a character cut by fragments after byte {at}"),
+                two(at),
+            )
         })
         .collect();
     let bytewise: Vec<u8> = smile
@@ -51,18 +63,27 @@ fn split() -> Vec<Case> {
         .enumerate()
         .flat_map(|(n, &byte)| {
             raw(
-                if n == 0 { TEXT } else { CONTINUATION } | if n == smile.len() - 1 { FIN } else { 0 },
+                if n == 0 { TEXT } else { CONTINUATION }
+                    | if n == smile.len() - 1 { FIN } else { 0 },
                 &[byte],
             )
         })
         .collect();
     cases.push(case("utf8-split-all".into(), "every byte a fragment".into(), bytewise));
     cases.push(
-        case("utf8-reads".into(), "a character cut by reads".into(), frame(TEXT, smile)).in_writes_of(1),
+        case("utf8-reads".into(), "a character cut by reads".into(), frame(TEXT, smile))
+            .in_writes_of(1),
     );
     let around = [raw(TEXT, &smile[..3]), frame(PING, b"p"), raw(FIN, &smile[3..])].concat();
     let replies: [(u8, &[u8]); 2] = [(PONG, b"p"), (TEXT, smile)];
-    cases.push(Case::frames("utf8-ping", "a ping inside a character", SECTION, around, &replies, End::Open));
+    cases.push(Case::frames(
+        "utf8-ping",
+        "a ping inside a character",
+        SECTION,
+        around,
+        &replies,
+        End::Open,
+    ));
     cases
 }
 
@@ -88,7 +109,11 @@ fn invalid() -> Vec<Case> {
     ];
     let case = |(name, bytes): (&str, &[u8])| {
         let text = [b"ab".as_slice(), bytes].concat();
-        fault(format!("utf8-bad-{name}"), format!("text ab{}", bytes.escape_ascii()), frame(TEXT, &text))
+        fault(
+            format!("utf8-bad-{name}"),
+            format!("text ab{}", bytes.escape_ascii()),
+            frame(TEXT, &text),
+        )
     };
     sequences.into_iter().map(case).collect()
 }
@@ -122,7 +147,8 @@ fn early() -> Vec<Case> {
             [raw(TEXT, b"\xed"), raw(CONTINUATION, b"\xa0")].concat(),
         ),
         fault("utf8-deep", "an invalid byte after 5,000", frame(TEXT, &long)),
-        fault("utf8-bytewise", "invalid text byte by byte", frame(TEXT, b"ab\xc0\x80")).in_writes_of(1),
+        fault("utf8-bytewise", "invalid text byte by byte", frame(TEXT, b"ab\xc0\x80"))
+            .in_writes_of(1),
         Case::frames(
             "utf8-reply-first",
             "good text, then invalid",

@@ -36,8 +36,10 @@ pub(super) struct Busy {
 impl Activity {
     pub(super) fn now(system: &System) -> Self {
         let cpu = system.field("proc/stat", "cpu").unwrap_or_default();
-        let ticks: Vec<u64> = cpu.split_ascii_whitespace().filter_map(|tick| tick.parse().ok()).collect();
-        let uptime = system.text("proc/uptime").and_then(|text| text.split(' ').next()?.parse().ok());
+        let ticks: Vec<u64> =
+            cpu.split_ascii_whitespace().filter_map(|tick| tick.parse().ok()).collect();
+        let uptime =
+            system.text("proc/uptime").and_then(|text| text.split(' ').next()?.parse().ok());
         Self {
             uptime: uptime.unwrap_or(0.0),
             // user nice system idle iowait irq softirq steal: proc_stat(5).
@@ -54,7 +56,8 @@ impl Activity {
     /// where no time has passed, or the kernel does not say.
     pub(super) fn disk_busy_since(&self, before: &Self) -> Option<f64> {
         let (then, seconds) = (before.disks.as_ref()?, self.uptime - before.uptime);
-        let busy = |(name, ms): (&String, &u64)| ms.saturating_sub(then.get(name).copied().unwrap_or(*ms));
+        let busy =
+            |(name, ms): (&String, &u64)| ms.saturating_sub(then.get(name).copied().unwrap_or(*ms));
         let most = self.disks.as_ref()?.iter().map(busy).max().unwrap_or(0);
         (seconds > 0.0).then(|| most as f64 / 1000.0 / seconds)
     }
@@ -72,7 +75,8 @@ impl Activity {
             Busy { pid, name: name.clone(), share: ns.saturating_sub(then) as f64 / 1e9 / seconds }
         };
         let others = self.processes.iter().filter(|(pid, _)| **pid != std::process::id());
-        let mut busy: Vec<Busy> = others.map(used).filter(|process| process.share > least).collect();
+        let mut busy: Vec<Busy> =
+            others.map(used).filter(|process| process.share > least).collect();
         busy.sort_by(|a, b| b.share.total_cmp(&a.share));
         Some(busy)
     }
@@ -80,14 +84,17 @@ impl Activity {
 
 fn throttled(system: &System) -> Option<u64> {
     let count = |cpu: usize| {
-        system.value::<u64>(&format!("sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_count"))
+        system.value::<u64>(&format!(
+            "sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_count"
+        ))
     };
     system.online().into_iter().filter_map(count).reduce(|sum, count| sum + count)
 }
 
 fn quota_used_up(system: &System) -> Option<u64> {
-    let count =
-        |group: &ControlGroup| number(&system.text(&format!("{}/cpu.stat", group.folder))?, "nr_throttled");
+    let count = |group: &ControlGroup| {
+        number(&system.text(&format!("{}/cpu.stat", group.folder))?, "nr_throttled")
+    };
     control_groups(system)?.iter().filter_map(count).max()
 }
 
@@ -119,10 +126,12 @@ impl ControlGroup {
 
 /// Returns this process's control groups and all around them: a quota of any of them binds.
 pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
-    let (membership, mounts) = (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
+    let (membership, mounts) =
+        (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
     let groups = own_groups(&membership, &mounts, "cpu");
-    let folders =
-        groups.into_iter().flat_map(|group| group.folders.into_iter().map(move |it| (it, group.version)));
+    let folders = groups
+        .into_iter()
+        .flat_map(|group| group.folders.into_iter().map(move |it| (it, group.version)));
     let relative = |(folder, version): (PathBuf, Version)| {
         // Below the root that is examined.
         let folder = folder.strip_prefix("/").unwrap_or(&folder).to_str()?.to_owned();

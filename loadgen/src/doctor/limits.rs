@@ -58,7 +58,9 @@ pub(super) fn descriptors(evidence: &Evidence<'_>) -> Option<Finding> {
     let amount = if hard == u64::MAX { "unlimited".to_owned() } else { hard.to_string() };
     let seen = format!("at most {amount} for a process");
     let fix = |n: u64| {
-        format!("sudo prlimit --pid $$ --nofile={n}:{n} (this shell), or LimitNOFILE={n} for a service")
+        format!(
+            "sudo prlimit --pid $$ --nofile={n}:{n} (this shell), or LimitNOFILE={n} for a service"
+        )
     };
     match evidence.intent.connections.map(|n| u64::from(n) + BESIDE_CONNECTIONS) {
         Some(needed) if needed > hard => spoils(
@@ -77,7 +79,11 @@ pub(super) fn descriptors(evidence: &Evidence<'_>) -> Option<Finding> {
 
 pub(super) fn memlock(evidence: &Evidence<'_>) -> Option<Finding> {
     let (_, hard) = evidence.system.limit("Max locked memory")?;
-    let seen = if hard == u64::MAX { "unlimited".to_owned() } else { format!("at most {} KiB", hard >> 10) };
+    let seen = if hard == u64::MAX {
+        "unlimited".to_owned()
+    } else {
+        format!("at most {} KiB", hard >> 10)
+    };
     if hard >= ENOUGH_MEMLOCK {
         return fine(seen);
     }

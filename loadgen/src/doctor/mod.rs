@@ -63,11 +63,19 @@ fn fine(seen: impl Into<String>) -> Option<Finding> {
     finding(Severity::Fine, seen, "", "")
 }
 
-fn hint(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Option<Finding> {
+fn hint(
+    seen: impl Into<String>,
+    why: impl Into<String>,
+    fix: impl Into<String>,
+) -> Option<Finding> {
     finding(Severity::Hint, seen, why, fix)
 }
 
-fn spoils(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Option<Finding> {
+fn spoils(
+    seen: impl Into<String>,
+    why: impl Into<String>,
+    fix: impl Into<String>,
+) -> Option<Finding> {
     finding(Severity::Spoils, seen, why, fix)
 }
 

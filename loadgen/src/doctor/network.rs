@@ -20,7 +20,9 @@ pub(super) fn ports(evidence: &Evidence<'_>) -> Option<Finding> {
             let why = format!("{connections} connections (-c) from one address need as many");
             spoils(seen, why, WIDEST_RANGE)
         }
-        None if ports < ENOUGH_PORTS => hint(seen, "more connections than that are refused", WIDEST_RANGE),
+        None if ports < ENOUGH_PORTS => {
+            hint(seen, "more connections than that are refused", WIDEST_RANGE)
+        }
         _ => fine(seen),
     }
 }
@@ -43,15 +45,18 @@ pub(super) fn time_wait(evidence: &Evidence<'_>) -> Option<Finding> {
 }
 
 pub(super) fn backlog(evidence: &Evidence<'_>) -> Option<Finding> {
-    let sysctl =
-        |name: &str| evidence.system.value::<u32>(&format!("proc/sys/net/{}", name.replace('.', "/")));
+    let sysctl = |name: &str| {
+        evidence.system.value::<u32>(&format!("proc/sys/net/{}", name.replace('.', "/")))
+    };
     let queues = ["core.somaxconn", "ipv4.tcp_max_syn_backlog"].into_iter();
     let queues: Vec<(&str, u32)> = queues.filter_map(|name| Some((name, sysctl(name)?))).collect();
     let &(_, somaxconn) = queues.first()?;
-    let seen: Vec<String> = queues.iter().map(|(name, length)| format!("net.{name} = {length}")).collect();
+    let seen: Vec<String> =
+        queues.iter().map(|(name, length)| format!("net.{name} = {length}")).collect();
     let seen = seen.join(", ");
     let short = queues.iter().filter(|(_, length)| *length < ENOUGH_BACKLOG);
-    let short: Vec<String> = short.map(|(name, _)| format!("net.{name}={ENOUGH_BACKLOG}")).collect();
+    let short: Vec<String> =
+        short.map(|(name, _)| format!("net.{name}={ENOUGH_BACKLOG}")).collect();
     // With SYN cookies, which are on by default, the second queue alone loses nothing.
     if somaxconn >= ENOUGH_BACKLOG {
         return fine(seen);
@@ -77,9 +82,13 @@ pub(super) fn congestion(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// Tracking follows every packet on loopback too. Its counters are there only where it is loaded.
 pub(super) fn conntrack(evidence: &Evidence<'_>) -> Option<Finding> {
-    let number = |name: &str| evidence.system.value::<u32>(&format!("proc/sys/net/netfilter/{name}"));
+    let number =
+        |name: &str| evidence.system.value::<u32>(&format!("proc/sys/net/netfilter/{name}"));
     let Some((count, max)) = number("nf_conntrack_count").zip(number("nf_conntrack_max")) else {
-        return evidence.system.text("proc/sys/net/core/somaxconn").and_then(|_| fine("not loaded"));
+        return evidence
+            .system
+            .text("proc/sys/net/core/somaxconn")
+            .and_then(|_| fine("not loaded"));
     };
     let seen = format!("the firewall follows {count} connections of at most {max}");
     let room = max.saturating_sub(count);

@@ -69,19 +69,27 @@ pub(super) fn steal(evidence: &Evidence<'_>) -> Option<Finding> {
 pub(super) fn pressure(evidence: &Evidence<'_>) -> Option<Finding> {
     let waited = |what: &str| -> Option<f64> {
         let text = evidence.system.text(&format!("proc/pressure/{what}"))?;
-        let mut words = text.lines().find(|line| line.starts_with("some"))?.split_ascii_whitespace();
+        let mut words =
+            text.lines().find(|line| line.starts_with("some"))?.split_ascii_whitespace();
         words.find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
     };
-    let some: Vec<(&str, f64)> =
-        ["cpu", "memory", "io"].into_iter().filter_map(|what| Some((what, waited(what)?))).collect();
+    let some: Vec<(&str, f64)> = ["cpu", "memory", "io"]
+        .into_iter()
+        .filter_map(|what| Some((what, waited(what)?)))
+        .collect();
     // Tasks wait for I/O also while an idle io_uring server waits for its clients.
-    let is_disk_idle = evidence.after.disk_busy_since(evidence.before).is_some_and(|share| share < DISK_BUSY);
+    let is_disk_idle =
+        evidence.after.disk_busy_since(evidence.before).is_some_and(|share| share < DISK_BUSY);
     let counts = |what: &str| what != "io" || !is_disk_idle;
     some.first()?;
-    let worst = some.iter().filter(|(what, _)| counts(what)).map(|(_, share)| *share).fold(0.0, f64::max);
+    let worst =
+        some.iter().filter(|(what, _)| counts(what)).map(|(_, share)| *share).fold(0.0, f64::max);
     let shares = some.iter().map(|(what, share)| {
-        let idle =
-            if counts(what) || *share < PRESSURE_SEEN { "" } else { " (not for a disk: all were idle)" };
+        let idle = if counts(what) || *share < PRESSURE_SEEN {
+            ""
+        } else {
+            " (not for a disk: all were idle)"
+        };
         format!("{what} {share:.1} %{idle}")
     });
     finding(
@@ -99,11 +107,19 @@ pub(super) fn others(evidence: &Evidence<'_>) -> Option<Finding> {
         return fine("no other process was busy while we looked");
     }
     let named = busy.iter().take(NAMED);
-    let named = named.map(|each| format!("{} ({}) {:.0} %", each.name, each.pid, each.share * 100.0));
-    let more = if busy.len() > NAMED { format!(" and {} more", busy.len() - NAMED) } else { String::new() };
+    let named =
+        named.map(|each| format!("{} ({}) {:.0} %", each.name, each.pid, each.share * 100.0));
+    let more = if busy.len() > NAMED {
+        format!(" and {} more", busy.len() - NAMED)
+    } else {
+        String::new()
+    };
     finding(
         severity(sum, 0.0, BUSY_SPOILS),
-        format!("busy, in per cent of one processor: {}{more}", named.collect::<Vec<_>>().join(", ")),
+        format!(
+            "busy, in per cent of one processor: {}{more}",
+            named.collect::<Vec<_>>().join(", ")
+        ),
         "they take turns with server and generator on the same processors",
         format!("end or stop them, if they are yours: kill -STOP {}", busy[0].pid),
     )

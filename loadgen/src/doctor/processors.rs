@@ -23,8 +23,11 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
         );
     }
     let allowed = evidence.system.allowed();
-    let seen =
-        format!("this process may use {} ({})", many(allowed.len() as u64, "processor"), listed(&allowed));
+    let seen = format!(
+        "this process may use {} ({})",
+        many(allowed.len() as u64, "processor"),
+        listed(&allowed)
+    );
     let chosen = |cpus: &Vec<usize>| if cpus.is_empty() { allowed.clone() } else { cpus.clone() };
     match chosen(ours).into_iter().chain(chosen(servers)).collect::<BTreeSet<_>>().len() {
         0 => None,
@@ -57,7 +60,11 @@ pub(super) fn smt(evidence: &Evidence<'_>) -> Option<Finding> {
     if cores.len() == online.len() {
         return fine("every processor is a core of its own, as far as one can see");
     }
-    let seen = format!("{} on {}", many(online.len() as u64, "processor"), many(cores.len() as u64, "core"));
+    let seen = format!(
+        "{} on {}",
+        many(online.len() as u64, "processor"),
+        many(cores.len() as u64, "core")
+    );
     if !ours.is_empty() && !servers.is_empty() {
         return fine(format!("{seen}; generator and server are on different ones"));
     }
@@ -118,7 +125,9 @@ pub(super) fn turbo(evidence: &Evidence<'_>) -> Option<Finding> {
 
 pub(super) fn throttling(evidence: &Evidence<'_>) -> Option<Finding> {
     match evidence.growth(|activity| activity.throttled) {
-        None => evidence.system.online().first().and_then(|_| fine("the machine does not count it")),
+        None => {
+            evidence.system.online().first().and_then(|_| fine("the machine does not count it"))
+        }
         Some(0) => fine("no processor was slowed down because of its heat while we looked"),
         Some(times) => spoils(
             format!("processors were slowed down {} because of their heat", many(times, "time")),
@@ -138,8 +147,12 @@ pub(super) fn idle_states(evidence: &Evidence<'_>) -> Option<Finding> {
         let latency_us: u64 = read("latency")?.parse().ok()?;
         on.then(|| (latency_us, read("name").unwrap_or(name.clone())))
     };
-    let deepest =
-        system.names(&folder).into_iter().filter(|name| name.starts_with("state")).filter_map(state).max();
+    let deepest = system
+        .names(&folder)
+        .into_iter()
+        .filter(|name| name.starts_with("state"))
+        .filter_map(state)
+        .max();
     let Some((latency_us, name)) = deepest else { return fine("the kernel uses none here") };
     let seen = format!("the deepest is {name}, {latency_us} us from waking");
     if latency_us <= DEEP_SLEEP_US {
@@ -158,7 +171,8 @@ pub(super) fn clocksource(evidence: &Evidence<'_>) -> Option<Finding> {
     if !SLOW_CLOCKS.contains(&current.as_str()) {
         return fine(current);
     }
-    let available = evidence.system.text(&format!("{folder}/available_clocksource")).unwrap_or_default();
+    let available =
+        evidence.system.text(&format!("{folder}/available_clocksource")).unwrap_or_default();
     let better = available.split_ascii_whitespace().find(|name| !SLOW_CLOCKS.contains(name));
     let fix = match better {
         Some(name) => format!("echo {name} | sudo tee /{folder}/current_clocksource"),

@@ -18,7 +18,9 @@ impl Drop for Tree {
 impl Tree {
     /// Two processors, each a core of its own, nothing else going on.
     fn healthy(name: &str) -> Self {
-        let tree = Self(std::env::temp_dir().join(format!("sparring-doctor-{name}-{}", std::process::id())));
+        let tree = Self(
+            std::env::temp_dir().join(format!("sparring-doctor-{name}-{}", std::process::id())),
+        );
         for (path, text) in [
             ("proc/sys/kernel/osrelease", "6.12.9-amd64"),
             ("proc/sys/kernel/io_uring_disabled", "0"),
@@ -26,22 +28,34 @@ impl Tree {
             ("proc/sys/net/core/somaxconn", "4096"),
             ("proc/sys/net/ipv4/tcp_max_syn_backlog", "4096"),
             ("proc/sys/net/ipv4/tcp_congestion_control", "cubic"),
-            ("proc/net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 0 tw 3 alloc 9 mem 1\nUDP: inuse 1"),
+            (
+                "proc/net/sockstat",
+                "sockets: used 9\nTCP: inuse 5 orphan 0 tw 3 alloc 9 mem 1\nUDP: inuse 1",
+            ),
             ("proc/self/limits", LIMITS),
             ("proc/self/status", "Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1"),
             ("proc/self/cgroup", "0::/user.slice/a"),
             ("proc/self/mountinfo", MOUNTS),
             ("sys/fs/cgroup/user.slice/cpu.max", "max 100000"),
-            ("proc/diskstats", "   8  0 sda 1 0 8 1 1 0 8 1 0 500 2\n   8  1 sda1 1 0 8 1 1 0 8 1 0 400 2"),
+            (
+                "proc/diskstats",
+                "   8  0 sda 1 0 8 1 1 0 8 1 0 500 2\n   8  1 sda1 1 0 8 1 1 0 8 1 0 400 2",
+            ),
             ("proc/meminfo", "MemTotal: 8000000 kB\nMemFree: 1 kB\nMemAvailable: 6000000 kB"),
             ("proc/cpuinfo", "model name\t: X\nflags\t\t: fpu sse2"),
             ("proc/stat", "cpu  100 0 100 1000 0 0 0 0 0 0\ncpu0 50 0 50 500 0 0 0 0 0 0"),
             ("proc/uptime", "100.00 50.00"),
             ("proc/77/stat", "77 (a ) b) S 1 77 77 0 -1 0 1 2 3 4 250 31 0 0 20 0 1 0 12 13 14"),
-            ("proc/pressure/cpu", "some avg10=0.00 avg60=1.00 avg300=1.00 total=1\nfull avg10=99.00"),
+            (
+                "proc/pressure/cpu",
+                "some avg10=0.00 avg60=1.00 avg300=1.00 total=1\nfull avg10=99.00",
+            ),
             ("proc/pressure/io", "some avg10=0.10 avg60=1.00 avg300=1.00 total=1"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
-            ("sys/devices/system/clocksource/clocksource0/available_clocksource", "hpet tsc acpi_pm"),
+            (
+                "sys/devices/system/clocksource/clocksource0/available_clocksource",
+                "hpet tsc acpi_pm",
+            ),
         ] {
             tree.write(path, text);
         }
@@ -59,7 +73,8 @@ impl Tree {
 
     fn write(&self, path: &str, text: &str) {
         let path = self.0.join(path);
-        fs::create_dir_all(path.parent().expect("has a parent")).expect("temporary directory is writable");
+        fs::create_dir_all(path.parent().expect("has a parent"))
+            .expect("temporary directory is writable");
         fs::write(path, format!("{text}\n")).expect("temporary directory is writable");
     }
 
@@ -87,7 +102,10 @@ impl Tree {
     /// The finding of one check.
     fn find(&self, before: &Activity, intent: &Intent, check: &str) -> Finding {
         let findings = self.examine(before, intent);
-        findings.into_iter().find(|finding| finding.check == check).expect("every check has a finding")
+        findings
+            .into_iter()
+            .find(|finding| finding.check == check)
+            .expect("every check has a finding")
     }
 }
 
@@ -155,7 +173,9 @@ fn the_worst_comes_first_and_names_are_unique() {
 fn limits_of_the_process_and_of_the_kernel() {
     use Severity::{Fine, Hint, Spoils};
     let limits = |nofile: &str, memlock: &str| {
-        format!("Max open files   1024   {nofile}   files\nMax locked memory   {memlock}   {memlock}   bytes")
+        format!(
+            "Max open files   1024   {nofile}   files\nMax locked memory   {memlock}   {memlock}   bytes"
+        )
     };
     let few = limits("4096", "65536");
     let found = after("nofile", "descriptors", &[("proc/self/limits", &few)]);
@@ -170,14 +190,23 @@ fn limits_of_the_process_and_of_the_kernel() {
         "",
         "",
     );
-    assert_found(&after("memlock", "memlock", &[("proc/self/limits", &few)]), Hint, "64 KiB", "--memlock=");
+    assert_found(
+        &after("memlock", "memlock", &[("proc/self/limits", &few)]),
+        Hint,
+        "64 KiB",
+        "--memlock=",
+    );
     let found = after("off", "io_uring", &[("proc/sys/kernel/io_uring_disabled", "2")]);
     assert_found(&found, Hint, "switched off", "sudo sysctl kernel.io_uring_disabled=0");
     let found = after("group", "io_uring", &[("proc/sys/kernel/io_uring_disabled", "1")]);
     assert_found(&found, Hint, "one group", "io_uring_group");
     let found = after("old", "io_uring", &[("proc/sys/kernel/osrelease", "5.15.0-generic")]);
     assert_found(&found, Hint, "5.15", "newer kernel");
-    let found = after("memory", "memory", &[("proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 9000 kB")]);
+    let found = after(
+        "memory",
+        "memory",
+        &[("proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 9000 kB")],
+    );
     assert_found(&found, Spoils, "8 of 976 MiB", "ps ");
 }
 
@@ -185,7 +214,12 @@ fn limits_of_the_process_and_of_the_kernel() {
 fn settings_of_the_network() {
     use Severity::{Fine, Hint, Spoils};
     let range = "proc/sys/net/ipv4/ip_local_port_range";
-    assert_found(&after("ports", "ports", &[(range, "50000\t60999")]), Hint, "11000 local", "1024 65535");
+    assert_found(
+        &after("ports", "ports", &[(range, "50000\t60999")]),
+        Hint,
+        "11000 local",
+        "1024 65535",
+    );
     let many = Intent { connections: Some(30_000), ..Intent::default() };
     assert_found(&after_with("ports-c", "ports", &[], &many), Spoils, "28232 local", "1024 65535");
     let sockets = ("proc/net/sockstat", "TCP: inuse 5 orphan 0 tw 20000 alloc 9 mem 1");
@@ -298,19 +332,28 @@ fn others_on_the_machine() {
     assert_found(&found, Spoils, "5.0 %", "another host");
     let found = after("steal-some", "steal", &[("proc/stat", "cpu  100 0 100 1199 0 0 0 1 0 0")]);
     assert_found(&found, Hint, "0.5 %", "another host");
-    let found =
-        after("cpu", "pressure", &[("proc/pressure/cpu", "some avg10=26.74 avg60=1 avg300=1 total=1")]);
+    let found = after(
+        "cpu",
+        "pressure",
+        &[("proc/pressure/cpu", "some avg10=26.74 avg60=1 avg300=1 total=1")],
+    );
     assert_found(&found, Spoils, "cpu 26.7 %", "top");
     let io = ("proc/pressure/io", "some avg10=2.50 avg60=1 avg300=1 total=1");
     let disk = ("proc/diskstats", "   8  0 sda 1 0 8 1 1 0 8 1 0 900 2");
     assert_found(&after("io", "pressure", &[io, disk]), Hint, "io 2.5 %", "top");
     let io = ("proc/pressure/io", "some avg10=100.00 avg60=1 avg300=1 total=1");
     assert_found(&after("io-only", "pressure", &[io]), Fine, "io 100.0 % (not for a disk", "");
-    let process =
-        |ticks: u32| format!("77 (a ) b) R 1 77 77 0 -1 0 1 2 3 4 {ticks} 31 0 0 20 0 1 0 12 13 14");
+    let process = |ticks: u32| {
+        format!("77 (a ) b) R 1 77 77 0 -1 0 1 2 3 4 {ticks} 31 0 0 20 0 1 0 12 13 14")
+    };
     let found = after("busy", "others", &[("proc/77/stat", &process(320))]);
     assert_found(&found, Spoils, "a ) b (77) 70 %", "77");
-    assert_found(&after("rather", "others", &[("proc/77/stat", &process(255))]), Hint, "(77) 5 %", "77");
+    assert_found(
+        &after("rather", "others", &[("proc/77/stat", &process(255))]),
+        Hint,
+        "(77) 5 %",
+        "77",
+    );
     let new = ("proc/78/stat", "78 (cc1) R 1 77 77 0 -1 0 1 2 3 4 40 10 0 0 20 0 1 0 12 13 14");
     assert_found(&after("new", "others", &[new]), Spoils, "cc1 (78) 50 %", "78");
     assert_found(&after("idle-one", "others", &[]), Fine, "no other process", "");
@@ -336,7 +379,8 @@ fn quota_v1<'a>(own: &'a str, parent: &'a str) -> [(&'a str, &'a str); 6] {
 fn this_machine_can_be_examined() {
     let findings = examine(Path::new("/"), Duration::from_millis(50), &Intent::default());
     assert_eq!(findings.len(), CHECKS.len());
-    let found = |check: &str| findings.iter().find(|finding| finding.check == check).expect("a finding");
+    let found =
+        |check: &str| findings.iter().find(|finding| finding.check == check).expect("a finding");
     for check in ["descriptors", "ports", "processors", "io_uring", "others"] {
         assert_ne!(found(check).severity, Severity::Unknown, "{check}");
     }

@@ -71,7 +71,9 @@ impl Plan {
         let Self { url, repeat, .. } = self;
         require(
             url.transport.is_websocket() && url.port != Port::Chosen,
-            format!("`{url}` has nothing to echo: a ws:// URL with the port of a running server is needed"),
+            format!(
+                "`{url}` has nothing to echo: a ws:// URL with the port of a running server is needed"
+            ),
         )?;
         require(
             repeat.is_some() || !url.target.contains(NUMBER_PLACEHOLDER),
@@ -81,8 +83,9 @@ impl Plan {
         require(!self.connect_timeout.is_zero(), "--connect-timeout must be more than 0")?;
         let Some(numbers) = repeat else { return Ok(()) };
         let (first, last) = (numbers.start(), numbers.end());
-        let reason =
-            format!("--repeat {first}..{last} is empty: the first number must not be above the last");
+        let reason = format!(
+            "--repeat {first}..{last} is empty: the first number must not be above the last"
+        );
         require(!numbers.is_empty(), reason)
     }
 }
@@ -113,7 +116,10 @@ impl fmt::Display for Ending {
             }
             Self::Failed(error) => {
                 let (code, section) = (error.close_code(), error.section());
-                write!(f, "closed with {code}, for the server broke a rule: {error} (RFC 6455 {section})")
+                write!(
+                    f,
+                    "closed with {code}, for the server broke a rule: {error} (RFC 6455 {section})"
+                )
             }
             Self::Lost(why) => write!(f, "lost: {why}"),
         }
@@ -143,8 +149,10 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&EndedConnection) + 'static) -> an
     plan.check()?;
     let (_remote, inbox) = engine::remote().context("cannot make an eventfd")?;
     let Port::Number(port) = plan.url.port else { unreachable!("the plan was checked") };
-    let addresses =
-        plan.url.resolve(port).with_context(|| format!("cannot resolve host `{}`", plan.url.host))?;
+    let addresses = plan
+        .url
+        .resolve(port)
+        .with_context(|| format!("cannot resolve host `{}`", plan.url.host))?;
     let mut client = EchoClient::new(plan, addresses, Box::new(watch));
     if plan.url.transport == Transport::Wss {
         let mut tls = Tls::new(client, plan.trust.settings(&plan.url.host)?);
@@ -225,13 +233,21 @@ enum Stage {
 }
 
 impl EchoClient {
-    fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&EndedConnection)>) -> Self {
+    fn new(
+        plan: &Plan,
+        addresses: Vec<SocketAddr>,
+        watch: Box<dyn FnMut(&EndedConnection)>,
+    ) -> Self {
         Self {
             plan: plan.clone(),
             numbers: plan.repeat.clone().unwrap_or(1..=1),
             addresses,
             failures: Failures::new(),
-            connection: EndedConnection { number: None, messages: 0, ending: Ending::Lost(String::new()) },
+            connection: EndedConnection {
+                number: None,
+                messages: 0,
+                ending: Ending::Lost(String::new()),
+            },
             is_idle: true,
             failure: None,
             secrets: Secrets::default(),
@@ -385,7 +401,10 @@ impl Handler for EchoClient {
             Ok(None) => {}
             Ok(Some(frames)) => {
                 out.set_deadline(None);
-                *stage = Stage::Open { protocol: Connection::new(Role::Client), message: BytesMut::new() };
+                *stage = Stage::Open {
+                    protocol: Connection::new(Role::Client),
+                    message: BytesMut::new(),
+                };
                 self.read_frames(stage, &mut bytes[frames..], out);
             }
             Err(error) => {
@@ -399,7 +418,9 @@ impl Handler for EchoClient {
     fn eof(&mut self, _: ConnId, stage: &mut Stage, out: &mut Output<'_>) {
         match stage {
             Stage::Handshaking(_) => {
-                self.handshake_failed("the server closed the connection without answering".to_owned());
+                self.handshake_failed(
+                    "the server closed the connection without answering".to_owned(),
+                );
                 *stage = Stage::Ended;
             }
             Stage::Open { .. } => self.end(stage, Ending::Lost(describe(&Cause::PeerClosed)), out),

@@ -72,7 +72,9 @@ pub(crate) enum ArmError {
     Counts(String),
     #[error("the name `{0}` must be 1 to 16 letters, digits, dots, hyphens or underscores")]
     Name(String),
-    #[error("the command of arm `{0}` cannot be split into words: a quote is open, or there is nothing")]
+    #[error(
+        "the command of arm `{0}` cannot be split into words: a quote is open, or there is nothing"
+    )]
     Words(String),
     #[error("the command of arm `{0}` needs {{port}} where the server's port goes")]
     Port(String),
@@ -102,7 +104,9 @@ impl Arm {
         let is_ours = self.engine.is_some() || !self.flags.is_empty() || self.burn_share.is_some();
         if self.command.as_ref().is_some_and(Vec::is_empty) {
             Err(ArmError::Words(name))
-        } else if has_command && self.command.iter().flatten().all(|word| !word.contains(PORT_PLACEHOLDER)) {
+        } else if has_command
+            && self.command.iter().flatten().all(|word| !word.contains(PORT_PLACEHOLDER))
+        {
             Err(ArmError::Port(name))
         } else if has_command && self.absent.is_some() {
             Err(ArmError::Keys(name, " has a command and `absent`: give one"))
@@ -121,7 +125,9 @@ impl Arm {
     /// Returns true where it takes part in a scenario. Raw bytes are for our own server alone.
     pub(crate) fn takes(&self, scenario: &Scenario) -> bool {
         let can_serve = self.is_own() || scenario.load.transport.is_websocket();
-        self.absent.is_none() && can_serve && (self.takes == ArmScenarios::All || scenario.is_about_latency())
+        self.absent.is_none()
+            && can_serve
+            && (self.takes == ArmScenarios::All || scenario.is_about_latency())
     }
 }
 
@@ -148,7 +154,10 @@ fn engine<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EngineKin
     name.map(|name| name.parse().map_err(D::Error::custom)).transpose()
 }
 
-fn engine_name<S: Serializer>(engine: &Option<EngineKind>, serializer: S) -> Result<S::Ok, S::Error> {
+fn engine_name<S: Serializer>(
+    engine: &Option<EngineKind>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(engine.map_or("", EngineKind::name))
 }
 
@@ -174,7 +183,9 @@ pub(crate) fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
     let (name, said) = named(text)?;
     let numbers: Result<Vec<u32>, _> = said.split(',').map(str::parse).collect();
     match numbers.as_deref() {
-        Ok(&[ok, lax, wrong, broken, skipped]) => Ok((name, Conformance { ok, lax, wrong, broken, skipped })),
+        Ok(&[ok, lax, wrong, broken, skipped]) => {
+            Ok((name, Conformance { ok, lax, wrong, broken, skipped }))
+        }
         _ => Err(ArmError::Counts(text.to_owned())),
     }
 }
@@ -244,7 +255,8 @@ mod tests {
 
     #[test]
     fn an_absent_server_has_a_reason_and_takes_no_scenario() {
-        let arm = Arm::absent("bun=npm is not installed: sudo apt-get install npm").expect("an arm");
+        let arm =
+            Arm::absent("bun=npm is not installed: sudo apt-get install npm").expect("an arm");
         assert_eq!(arm.absent.as_deref(), Some("npm is not installed: sudo apt-get install npm"));
         assert!(!arm.takes(&Scenario::new("echo", Load::default())));
         assert!(Arm::absent("bun").is_err() && Arm::absent("b u n=x").is_err());

@@ -10,7 +10,9 @@ pub(crate) fn complaints(document: &Document) -> Vec<String> {
         .filter(|scenario| !document.runs.iter().any(|run| run.scenario == scenario.name))
         .map(|scenario| format!("{}: has no run", scenario.name));
     let of_runs = document.runs.iter().flat_map(|run| {
-        complaints_of(run).into_iter().map(move |complaint| format!("{}: {complaint}", run.scenario))
+        complaints_of(run)
+            .into_iter()
+            .map(move |complaint| format!("{}: {complaint}", run.scenario))
     });
     missing.chain(of_runs).collect()
 }
@@ -36,7 +38,8 @@ pub(super) fn complaints_of(run: &Run) -> Vec<String> {
         }
     };
     if latency.count != in_histogram {
-        complaints.push(format!("{} latencies, but {in_histogram} in the histogram", latency.count));
+        complaints
+            .push(format!("{} latencies, but {in_histogram} in the histogram", latency.count));
     }
     let Some(messages) = run.messages else { return complaints };
     let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
@@ -72,7 +75,10 @@ mod tests {
             break_it(&mut document);
             let complaints = complaints(&document);
             assert_eq!(complaints.len(), 1, "{complaints:?}");
-            assert!(complaints[0].starts_with("echo: ") && complaints[0].contains(word), "{complaints:?}");
+            assert!(
+                complaints[0].starts_with("echo: ") && complaints[0].contains(word),
+                "{complaints:?}"
+            );
         };
         complains(|document| drop(document.runs.remove(0)), "no run");
         complains(|document| document.runs[0].integrity.reordered = 1, "reordered: 1");

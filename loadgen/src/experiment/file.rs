@@ -89,8 +89,8 @@ impl Experiment {
             let (hint, known) = (did_you_mean(name, known), known.join(", "));
             bail!("experiment `{name}` is unknown{hint}: expected {known}, or the path of a file");
         }
-        let text =
-            crate::host::regular::text(path).with_context(|| format!("cannot read the experiment {name}"))?;
+        let text = crate::host::regular::text(path)
+            .with_context(|| format!("cannot read the experiment {name}"))?;
         Self::parse(&text, name, catalogue)
     }
 
@@ -110,11 +110,14 @@ impl Experiment {
             arms.len()
         );
         let of_engine = self.scenarios.iter().find(|scenario| scenario.engine.is_some());
-        if let (Some(scenario), true) = (of_engine, self.arms.iter().any(|arm| arm.engine.is_some())) {
+        if let (Some(scenario), true) =
+            (of_engine, self.arms.iter().any(|arm| arm.engine.is_some()))
+        {
             let name = scenario.full_name();
             bail!("the scenario `{name}` names an engine, and an arm names one, too: give one");
         }
-        let twice = |names: &[String]| (1..names.len()).find(|&at| names[..at].contains(&names[at]));
+        let twice =
+            |names: &[String]| (1..names.len()).find(|&at| names[..at].contains(&names[at]));
         if let Some(at) = twice(&arms) {
             bail!("two arms have the name `{}`", arms[at]);
         }
@@ -125,7 +128,9 @@ impl Experiment {
             let of_scenarios = promise.scenarios().map(|name| ("scenario", name, &scenarios));
             let of_arms = promise.arms().map(|name| ("arm", name, &arms));
             for (what, name, known) in of_scenarios.into_iter().chain(of_arms) {
-                let Some(name) = name.filter(|name| !known.iter().any(|one| one == name)) else { continue };
+                let Some(name) = name.filter(|name| !known.iter().any(|one| one == name)) else {
+                    continue;
+                };
                 let hint = did_you_mean(name, known.iter().map(String::as_str));
                 bail!("a promise names the {what} `{name}`, which it does not have{hint}");
             }
@@ -215,9 +220,12 @@ impl Entry {
     fn scenario(self, catalogue: &Catalogue) -> anyhow::Result<Scenario> {
         let (base, name, share_of_capacity) = match self {
             Self::Name(name) => (name, None, None),
-            Self::Share { scenario, name, share_of_capacity } => (scenario, name, Some(share_of_capacity)),
+            Self::Share { scenario, name, share_of_capacity } => {
+                (scenario, name, Some(share_of_capacity))
+            }
         };
-        let (base, engine) = base.split_once('@').map_or((base.as_str(), None), |(b, e)| (b, Some(e)));
+        let (base, engine) =
+            base.split_once('@').map_or((base.as_str(), None), |(b, e)| (b, Some(e)));
         let found = catalogue.find(base)?;
         let engine = engine.map(str::parse::<EngineKind>).transpose()?;
         if let Some(share) = share_of_capacity.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
@@ -234,7 +242,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Experiment, String> {
-        Experiment::parse(text, "my.toml", Catalogue::built_in()).map_err(|error| format!("{error:#}"))
+        Experiment::parse(text, "my.toml", Catalogue::built_in())
+            .map_err(|error| format!("{error:#}"))
     }
 
     fn with(line: &str) -> String {
@@ -260,7 +269,8 @@ mod tests {
     #[test]
     fn peers_are_asked_for_what_every_server_has() {
         let peers = Experiment::read("peers", Catalogue::built_in()).expect("built in");
-        let is_plain = |s: &Scenario| s.load.transport == crate::load::Transport::Ws && s.engine.is_none();
+        let is_plain =
+            |s: &Scenario| s.load.transport == crate::load::Transport::Ws && s.engine.is_none();
         assert!(peers.scenarios.iter().all(is_plain) && peers.try_echoes);
         assert!(peers.arms.is_empty());
     }
@@ -312,7 +322,11 @@ at_most = 0.94
         for (line, found, nearest) in [
             ("scenarios = [\"ecko\"]", "`ecko`", "`echo`"),
             ("scenarios = []\nround = 2", "`round`", "`rounds`"),
-            ("scenarios = []\n[[arm]]\nname = \"a\"\ncomand = \"x {port}\"", "comand`", "`command`"),
+            (
+                "scenarios = []\n[[arm]]\nname = \"a\"\ncomand = \"x {port}\"",
+                "comand`",
+                "`command`",
+            ),
             ("scenarios = []\n[[arm]]\nname = \"a\"\nengine = \"epol\"", "`epol`", "epoll"),
             ("scenarios = [\"echo@uringg\"]", "`uringg`", "uring"),
             ("scenarios = []\n[[arm]]\nname = \"a\"\ncommand = \"x\"", "arm `a`", "{port}"),
@@ -322,7 +336,11 @@ at_most = 0.94
                 "conections`",
                 "`connections`",
             ),
-            ("scenarios = [\"echo\"]\n[[promise]]\nscenario = \"eco\"\nmetric = \"p50\"", "`eco`", "`echo`"),
+            (
+                "scenarios = [\"echo\"]\n[[promise]]\nscenario = \"eco\"\nmetric = \"p50\"",
+                "`eco`",
+                "`echo`",
+            ),
             (
                 "scenarios = [\"echo\"]\n[[promise]]\nscenario = \"echo\"\nmetric = \"server_cpus\"",
                 "`server_cpus`",
@@ -335,16 +353,23 @@ at_most = 0.94
                 "`name`",
             ),
             ("scenarios = [\"echo\"]\nshow = \"verdict\"", "two arms", "not 0"),
-            ("scenarios = [\"echo\"]\n[[arm]]\nname = \"a\"\nburn_share = 2.0", "burn_share", "at most 1"),
+            (
+                "scenarios = [\"echo\"]\n[[arm]]\nname = \"a\"\nburn_share = 2.0",
+                "burn_share",
+                "at most 1",
+            ),
             ("scenarios = [\"echo\"]\nrounds = 0", "rounds", "at least 1"),
         ] {
             let error = parse(&with(line)).expect_err(line);
             assert!(error.contains(found) && error.contains(nearest), "{line}: {error}");
             assert!(error.contains("my.toml"), "{error}");
         }
-        let error = Experiment::read("quik", Catalogue::built_in()).expect_err("unknown").to_string();
+        let error =
+            Experiment::read("quik", Catalogue::built_in()).expect_err("unknown").to_string();
         assert!(error.contains("did you mean `quick`"), "{error}");
-        let error = Experiment::read("no/such.toml", Catalogue::built_in()).expect_err("no file").to_string();
+        let error = Experiment::read("no/such.toml", Catalogue::built_in())
+            .expect_err("no file")
+            .to_string();
         assert!(error.contains("no/such.toml"), "{error}");
     }
 }

@@ -102,8 +102,10 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub(crate) fn of(session: &Session) -> Self {
         let Document { scenarios, runs, session: stored, .. } = &session.document;
-        let is_of_correctness =
-            stored.experiment.as_ref().is_some_and(|record| record.show == Presentation::Correctness);
+        let is_of_correctness = stored
+            .experiment
+            .as_ref()
+            .is_some_and(|record| record.show == Presentation::Correctness);
         let has_valid_run = |name: &str| runs.iter().any(|run| run.scenario == name && run.valid);
         if session.fault.is_some() {
             Self::Failed

@@ -180,7 +180,16 @@ impl<'a> Repeats<'a> {
     ) -> Self {
         let (left_for_bad, left_for_disturbed) = (0, 0);
         let marks = Vec::new();
-        Self { execute, progress, notes, name, left_for_bad, left_for_disturbed, marks, fault: None }
+        Self {
+            execute,
+            progress,
+            notes,
+            name,
+            left_for_bad,
+            left_for_disturbed,
+            marks,
+            fault: None,
+        }
     }
 
     /// Allows the repeats of `runs` runs.
@@ -260,7 +269,10 @@ impl<'a> Repeats<'a> {
         let mut failure = None;
         let is_repeated = attempts.len() > 1;
         match attempts.last() {
-            Some(Attempt { fault: Some(AttemptFault { kind: FaultKind::Failed, why }), result }) => {
+            Some(Attempt {
+                fault: Some(AttemptFault { kind: FaultKind::Failed, why }),
+                result,
+            }) => {
                 let is_given_up = cell.is_given_up();
                 // The user sees the full error. The output of the server is not stored.
                 let reason = result.as_ref().err().map_or_else(|| why.clone(), ToString::to_string);
@@ -278,9 +290,9 @@ impl<'a> Repeats<'a> {
                 }
                 failure = Some(why.clone());
             }
-            Some(Attempt { fault: Some(AttemptFault { kind: FaultKind::Invalid, .. }), .. })
-                if is_repeated =>
-            {
+            Some(Attempt {
+                fault: Some(AttemptFault { kind: FaultKind::Invalid, .. }), ..
+            }) if is_repeated => {
                 cell.is_always_invalid = true;
             }
             _ => {}
@@ -312,7 +324,8 @@ fn has_own_processors(plan: &Plan) -> bool {
 /// Returns what disturbed a run; `None` where nothing did, or nothing is known.
 fn disturbance(run: &Run) -> Option<String> {
     let found = run.disturbance?;
-    let waits = [("server", found.server_waited.unwrap_or(0.0)), ("generator", found.generator_waited)];
+    let waits =
+        [("server", found.server_waited.unwrap_or(0.0)), ("generator", found.generator_waited)];
     let (who, waited) = waits.into_iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
     let percent = |share: f64| share * 100.0;
     if waited > MOST_WAITED {
@@ -328,7 +341,8 @@ fn disturbance(run: &Run) -> Option<String> {
 /// machine may only be slow.
 fn broken(run: &Run) -> Vec<String> {
     use InvalidKind::{CutTail, NoEcho, Outstanding, OutstandingLimit, RateNotKept};
-    let is_slow = |kind| matches!(kind, NoEcho | OutstandingLimit | Outstanding | CutTail | RateNotKept);
+    let is_slow =
+        |kind| matches!(kind, NoEcho | OutstandingLimit | Outstanding | CutTail | RateNotKept);
     let reasons = run.invalid().filter(|(kind, _)| kind.is_servers() && !is_slow(*kind));
     let mut reasons: Vec<String> = reasons.map(|(_, reason)| reason.to_owned()).collect();
     if reasons.is_empty() && run.integrity.faults() > 0 {
@@ -379,8 +393,12 @@ mod tests {
     fn attempt(becomes: Becomes, number: u32) -> Result<Run, RunError> {
         let quiet = Disturbance::default();
         let rate_per_s = f64::from(number);
-        let mut run =
-            Run { disturbance: Some(quiet), repeated: Vec::new(), rate_per_s, ..example::run("echo", 1000) };
+        let mut run = Run {
+            disturbance: Some(quiet),
+            repeated: Vec::new(),
+            rate_per_s,
+            ..example::run("echo", 1000)
+        };
         match becomes {
             Fine => {}
             Fails => return Err(RunError::Panicked),
@@ -457,7 +475,11 @@ mod tests {
             for before in [&[][..], &[Fine, Fine]] {
                 let made = session(cell(), 8, &[before, &[once]].concat());
                 let run = made.runs[before.len()].run.as_ref().expect("a run");
-                assert_eq!((run.valid, run.repeated.len(), made.attempts), (true, 1, 9), "{once:?}");
+                assert_eq!(
+                    (run.valid, run.repeated.len(), made.attempts),
+                    (true, 1, 9),
+                    "{once:?}"
+                );
                 assert!(made.runs.iter().all(|made| made.run.is_some()) && made.fault.is_none());
             }
         }
@@ -551,21 +573,30 @@ mod tests {
 
     #[test]
     fn where_correctness_is_asked_speed_is_not_looked_at() {
-        let made =
-            session(Cell::new(plan(), None, true), 3, &[Disturbed, Invalid(InvalidKind::LateSends), Fails]);
+        let made = session(
+            Cell::new(plan(), None, true),
+            3,
+            &[Disturbed, Invalid(InvalidKind::LateSends), Fails],
+        );
         assert_eq!(made.attempts, 4);
     }
 
     fn said(server: Option<f64>, generator: f64, stolen: f64) -> Option<String> {
-        let found = Some(Disturbance { server_waited: server, generator_waited: generator, stolen });
+        let found =
+            Some(Disturbance { server_waited: server, generator_waited: generator, stolen });
         disturbance(&Run { disturbance: found, ..example::run("echo", 1000) })
     }
 
     #[test]
     fn what_others_took_is_named() {
         assert_eq!(said(Some(0.02), 0.02, 0.05), None);
-        assert!(said(Some(0.031), 0.0, 0.0).is_some_and(|why| why.contains("the server waited 3.1 %")));
-        assert!(said(Some(0.03), 0.2, 0.0).is_some_and(|why| why.contains("the generator waited 20.0 %")));
+        assert!(
+            said(Some(0.031), 0.0, 0.0).is_some_and(|why| why.contains("the server waited 3.1 %"))
+        );
+        assert!(
+            said(Some(0.03), 0.2, 0.0)
+                .is_some_and(|why| why.contains("the generator waited 20.0 %"))
+        );
         assert!(said(None, 0.0, 0.06).is_some_and(|why| why.contains("hypervisor took 6 %")));
         assert_eq!(disturbance(&Run { disturbance: None, ..example::run("echo", 1000) }), None);
     }

@@ -44,7 +44,9 @@ pub(crate) enum RunnerError {
     )]
     NoCapacity(String),
     /// No run tells what a message costs the first arm, so nothing is known to burn.
-    #[error("the CPU time of the server is not known here, so a server cannot be slowed by a share of it")]
+    #[error(
+        "the CPU time of the server is not known here, so a server cannot be slowed by a share of it"
+    )]
     NoCost,
     /// The user ended it before the first run was complete.
     #[error("interrupted before anything was measured")]
@@ -92,8 +94,10 @@ impl<'a> Runner<'a> {
             resumed: None,
             arms,
         };
-        let left_out =
-            runner.arms.iter().filter_map(|arm| Some(left_out_mark(&arm.name, arm.left_out.as_ref()?)));
+        let left_out = runner
+            .arms
+            .iter()
+            .filter_map(|arm| Some(left_out_mark(&arm.name, arm.left_out.as_ref()?)));
         runner.marks.extend(left_out.collect::<Vec<_>>());
         for scenario in &experiment.scenarios {
             // One about the session's engine would be the scenario without an engine's name again.
@@ -101,7 +105,9 @@ impl<'a> Runner<'a> {
                 continue;
             }
             match obstacle(scenario, setup, machine, probe) {
-                Some(why) => runner.marks.push(format!("{} was left out: {why}.", scenario.full_name())),
+                Some(why) => {
+                    runner.marks.push(format!("{} was left out: {why}.", scenario.full_name()));
+                }
                 None => {
                     let cells = runner.cells(scenario);
                     runner.rows.push(Row { scenario: scenario.clone(), cells });
@@ -135,7 +141,8 @@ impl<'a> Runner<'a> {
         // A very short load on a busy machine may well be invalid.
         let is_for_correctness = self.experiment.show == Presentation::Correctness;
         let cell = |(arm, stored): (&Arm, &result::Arm)| {
-            let plan = self.setup.plan_of(scenario, arm, self.is_of_one_arm(), self.experiment.spin);
+            let plan =
+                self.setup.plan_of(scenario, arm, self.is_of_one_arm(), self.experiment.spin);
             Cell::new(plan, stored.subject.build.as_deref(), is_for_correctness)
         };
         self.present().filter(|(arm, _)| arm.takes(scenario)).map(cell).collect()
@@ -143,12 +150,21 @@ impl<'a> Runner<'a> {
 
     /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others.
     /// Fails where the session is complete, or is of another experiment, machine or server.
-    pub(crate) fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
-        let Document { session, machine: measured_on, tool, arms, subject, scenarios, runs, .. } = document;
+    pub(crate) fn resume(
+        mut self,
+        document: Document,
+        machine: &Machine,
+    ) -> Result<Self, RunnerError> {
+        let Document {
+            session, machine: measured_on, tool, arms, subject, scenarios, runs, ..
+        } = document;
         let refuse = |why| Err(RunnerError::Resume(why));
         let here = Tool::this(self.setup.plan.placement.engine.name());
-        let before: Vec<Subject> =
-            if arms.is_empty() { vec![subject] } else { arms.into_iter().map(|arm| arm.subject).collect() };
+        let before: Vec<Subject> = if arms.is_empty() {
+            vec![subject]
+        } else {
+            arms.into_iter().map(|arm| arm.subject).collect()
+        };
         let hash = |subject: &Subject| subject.binary_hash.clone();
         if !session.interrupted {
             return refuse("it is complete");
@@ -156,7 +172,11 @@ impl<'a> Runner<'a> {
             return refuse("it was measured on another machine");
         } else if (tool.engine, tool.binary_hash) != (here.engine, here.binary_hash) {
             return refuse("the generator is another build or has another engine");
-        } else if session.experiment.as_ref().is_none_or(|one| one.hash != self.experiment.record().hash) {
+        } else if session
+            .experiment
+            .as_ref()
+            .is_none_or(|one| one.hash != self.experiment.record().hash)
+        {
             return refuse("it is of another experiment, or of other flags");
         } else if !before.iter().map(hash).eq(self.arms.iter().map(|arm| hash(&arm.subject))) {
             return refuse("a server was built anew since");
@@ -172,7 +192,9 @@ impl<'a> Runner<'a> {
         }
         for Row { scenario, cells } in &mut self.rows {
             let name = scenario.full_name();
-            let Some(stored) = scenarios.iter().find(|scenario| scenario.name == name) else { continue };
+            let Some(stored) = scenarios.iter().find(|scenario| scenario.name == name) else {
+                continue;
+            };
             let rate = stored.parameters.rate_per_s;
             if scenario.share_of_capacity.is_some() && rate.is_some() {
                 scenario.share_of_capacity = None;
@@ -196,7 +218,9 @@ impl<'a> Runner<'a> {
         match (self.present().count(), self.experiment.needed_arms()) {
             (0, 1) => Err(RunnerError::NoServer(left_out())),
             (present, needed) if present < needed => Err(RunnerError::FewArms(left_out())),
-            _ if self.rows.iter().all(|row| row.cells.is_empty()) => Err(RunnerError::NoScenario(left_out())),
+            _ if self.rows.iter().all(|row| row.cells.is_empty()) => {
+                Err(RunnerError::NoScenario(left_out()))
+            }
             _ => Ok(()),
         }
     }
@@ -215,11 +239,17 @@ impl<'a> Runner<'a> {
         ));
         let cpus = |cpus: &[usize]| match cpus {
             [] => "no particular CPU".to_owned(),
-            cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+            cpus => format!(
+                "CPU {}",
+                cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            ),
         };
         let placement = &self.setup.plan.placement;
         let (server, generator) = (cpus(&self.setup.server_cpus), cpus(&placement.cpus));
-        notes(&format!("server on {server}, generator on {generator} (engine {})", placement.engine.name()));
+        notes(&format!(
+            "server on {server}, generator on {generator} (engine {})",
+            placement.engine.name()
+        ));
         self.marks.iter().for_each(|mark| notes(&format!("NOTE: {mark}")));
     }
 
@@ -232,7 +262,8 @@ impl<'a> Runner<'a> {
     }
 
     fn duration(&self) -> Duration {
-        let of_plan = |plan: &Plan| plan.load.settle + plan.load.warmup + plan.load.measure + AROUND_A_RUN;
+        let of_plan =
+            |plan: &Plan| plan.load.settle + plan.load.warmup + plan.load.measure + AROUND_A_RUN;
         let cells = self.rows.iter().flat_map(|row| &row.cells);
         let round: Duration = cells.map(|cell| of_plan(&cell.plan)).sum();
         let left = self.runs_left() as f64 / self.runs_of_a_round().max(1) as f64;
@@ -276,7 +307,10 @@ impl<'a> Runner<'a> {
             return Err(repeats.fault.map_or(RunnerError::Interrupted, RunnerError::Fault));
         }
         self.marks.append(&mut repeats.marks);
-        Ok(Session { document: self.document(start, is_interrupted, machine), fault: repeats.fault })
+        Ok(Session {
+            document: self.document(start, is_interrupted, machine),
+            fault: repeats.fault,
+        })
     }
 
     fn document(mut self, start: Start, interrupted: bool, machine: Machine) -> Document {
@@ -299,7 +333,8 @@ impl<'a> Runner<'a> {
             ..result::Session::new(kind, start)
         };
         if let Some(before) = self.resumed.take() {
-            (session.start, session.duration_ns) = (before.start, before.duration_ns + session.duration_ns);
+            (session.start, session.duration_ns) =
+                (before.start, before.duration_ns + session.duration_ns);
             session.argv = before.argv;
             self.marks.push("it was interrupted and resumed.".to_owned());
             let has = |mark: &String| !self.marks.contains(mark);
@@ -311,11 +346,18 @@ impl<'a> Runner<'a> {
         let scenarios = plans.map(|cell| cell.plan.stored_scenario()).collect();
         // Among other people's servers ours is the one whose commit is known.
         let present = || self.present().map(|(_, stored)| &stored.subject);
-        let known = present().rfind(|subject| subject.commit.is_some()).or_else(|| present().next_back());
+        let known =
+            present().rfind(|subject| subject.commit.is_some()).or_else(|| present().next_back());
         let subject = known.cloned().unwrap_or_default();
         let arms = if self.is_of_one_arm() { Vec::new() } else { self.arms };
         let engine = self.setup.plan.placement.engine.name();
-        Document { subject, arms, scenarios, runs: self.runs, ..Document::new(session, engine, machine) }
+        Document {
+            subject,
+            arms,
+            scenarios,
+            runs: self.runs,
+            ..Document::new(session, engine, machine)
+        }
     }
 
     /// Leaves out servers that do not echo correctly. Returns true where the user ended the
@@ -335,7 +377,11 @@ impl<'a> Runner<'a> {
             if why.is_empty() {
                 repeats.note(&format!("[echo] {arm:<16} {what}"));
             } else {
-                self.leave_out(&arm, &format!("it does not echo correctly ({what}): {why}"), repeats);
+                self.leave_out(
+                    &arm,
+                    &format!("it does not echo correctly ({what}): {why}"),
+                    repeats,
+                );
             }
         }
         false
@@ -343,12 +389,15 @@ impl<'a> Runner<'a> {
 
     /// Measures the capacity of the first arm where a scenario has a share of it as its rate.
     fn calibrate(&mut self, repeats: &mut Repeats<'_>) -> Result<(), RunnerError> {
-        let slowed: Vec<&Arm> = self.experiment.arms.iter().filter(|arm| arm.burn_share.is_some()).collect();
+        let slowed: Vec<&Arm> =
+            self.experiment.arms.iter().filter(|arm| arm.burn_share.is_some()).collect();
         let mut is_burn_known = self.resumed.is_some() || slowed.is_empty();
         for at in 0..self.rows.len() {
             let Row { scenario, cells } = &self.rows[at];
             let share = scenario.share_of_capacity;
-            let Some(first) = cells.first().filter(|_| share.is_some() || !is_burn_known) else { continue };
+            let Some(first) = cells.first().filter(|_| share.is_some() || !is_burn_known) else {
+                continue;
+            };
             let mut cell = Cell::new(calibration(&first.plan), None, false);
             let arm = cell.plan.arm.clone();
             let attempted = repeats.make(&mut cell, 0);
@@ -356,19 +405,30 @@ impl<'a> Runner<'a> {
                 return Err(RunnerError::Interrupted);
             }
             let (Some(run), false) = (attempted.run, cell.is_given_up()) else {
-                return Err(repeats.fault.take().map_or(RunnerError::NoCapacity(arm), RunnerError::Fault));
+                return Err(repeats
+                    .fault
+                    .take()
+                    .map_or(RunnerError::NoCapacity(arm), RunnerError::Fault));
             };
             if let Some(share) = share {
                 let did = run.rate_per_s;
                 let Some(rate) = rate(did, share) else { return Err(RunnerError::NoCapacity(arm)) };
-                repeats.note(&format!("arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"));
-                self.rows[at].cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = Some(rate));
+                repeats.note(&format!(
+                    "arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"
+                ));
+                self.rows[at]
+                    .cells
+                    .iter_mut()
+                    .for_each(|cell| cell.plan.load.rate_per_s = Some(rate));
             }
             if let (false, Some(server)) = (is_burn_known, &run.server) {
                 let cost = server.cpu_ns_per_message;
                 for arm in &slowed {
                     let burnt = format!("{:.2}ns", cost * arm.burn_share.unwrap_or_default());
-                    repeats.note(&format!("arm {} burns {burnt} of {cost:.0} ns for each message", arm.name));
+                    repeats.note(&format!(
+                        "arm {} burns {burnt} of {cost:.0} ns for each message",
+                        arm.name
+                    ));
                     self.burn(&arm.name, &burnt);
                 }
                 is_burn_known = true;
@@ -379,7 +439,8 @@ impl<'a> Runner<'a> {
 
     /// Has the server of an arm burn CPU time for each message, as in `25ns`.
     fn burn(&mut self, arm: &str, burnt: &str) {
-        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells).filter(|cell| cell.plan.arm == arm);
+        let cells =
+            self.rows.iter_mut().flat_map(|row| &mut row.cells).filter(|cell| cell.plan.arm == arm);
         for spawn in cells.filter_map(|cell| cell.plan.target.spawn.as_mut()) {
             spawn.command.extend([BURN, burnt].map(str::to_owned));
         }
@@ -410,8 +471,9 @@ impl<'a> Runner<'a> {
             for (row, arm) in self.order(round) {
                 let mut cells = self.rows[row].cells.iter_mut();
                 let Some(cell) = cells.find(|cell| cell.plan.arm == arm) else { continue };
-                let is_made =
-                    |run: &&Run| run.pair == round && run.arm == arm && run.scenario == cell.plan.scenario;
+                let is_made = |run: &&Run| {
+                    run.pair == round && run.arm == arm && run.scenario == cell.plan.scenario
+                };
                 if let Some(made) = self.runs.iter().find(is_made) {
                     is_whole &= is_worth_keeping(made);
                     continue;
@@ -453,7 +515,9 @@ impl<'a> Runner<'a> {
 
     fn keep(&mut self, row: usize, run: Run) {
         // Compact runs do not name the engine of a server that is not ours.
-        for arm in self.arms.iter_mut().filter(|arm| arm.name == run.arm && arm.subject.engine.is_none()) {
+        for arm in
+            self.arms.iter_mut().filter(|arm| arm.name == run.arm && arm.subject.engine.is_none())
+        {
             arm.subject.engine = run.server.as_ref().and_then(|server| server.engine.clone());
         }
         let is_checked = self.experiment.show == Presentation::Correctness;
@@ -486,7 +550,8 @@ impl<'a> Runner<'a> {
 /// Returns an arm as the result has it, with the reason why it cannot take part.
 fn stored_arm(experiment: &Experiment, setup: &Setup, arm: &Arm, probe: Probe<'_>) -> result::Arm {
     let first = experiment.scenarios.iter().find(|scenario| arm.takes(scenario));
-    let refused = || arm.engine.and_then(|engine| probe(engine).err()).map(|error| error.to_string());
+    let refused =
+        || arm.engine.and_then(|engine| probe(engine).err()).map(|error| error.to_string());
     result::Arm {
         name: arm.name.clone(),
         subject: first.map(|scenario| setup.subject(scenario, arm)).unwrap_or_default(),
@@ -529,7 +594,12 @@ fn left_out_mark(name: &str, why: &str) -> String {
 }
 
 /// Returns the reason why a scenario cannot run here.
-fn obstacle(scenario: &Scenario, setup: &Setup, machine: &Machine, probe: Probe<'_>) -> Option<String> {
+fn obstacle(
+    scenario: &Scenario,
+    setup: &Setup,
+    machine: &Machine,
+    probe: Probe<'_>,
+) -> Option<String> {
     if let Some(Err(error)) = scenario.engine.map(probe) {
         // Where the session fell back, its own mark has already said what is wrong with io_uring.
         let fell_back = setup.server_engine == engine::EngineKind::Epoll;
@@ -565,7 +635,8 @@ mod tests {
     }
 
     fn setup() -> Setup {
-        let checkout = Some(crate::experiment::Checkout { commit: "0123456789ab".into(), dirty: true });
+        let checkout =
+            Some(crate::experiment::Checkout { commit: "0123456789ab".into(), dirty: true });
         let server = "/home/somebody/sparring-server".into();
         Setup { checkout, tag: Some("t".into()), ..Setup::new(server, EngineKind::Uring) }
     }
@@ -606,7 +677,8 @@ mod tests {
     /// Ours and three others, the last of which cannot be had.
     fn peers() -> Experiment {
         let mut peers = Experiment { rounds: 3, ..named("peers") };
-        let others = ["one=one {port}", "two=two {port}"].map(|arm| arm.parse::<Arm>().expect("an arm"));
+        let others =
+            ["one=one {port}", "two=two {port}"].map(|arm| arm.parse::<Arm>().expect("an arm"));
         peers.arms = [Arm::own("ours")].into_iter().chain(others).collect();
         peers.arms.push(Arm::absent("bun=npm is not installed").expect("an arm"));
         peers
@@ -694,7 +766,11 @@ mod tests {
                 }
                 let has = |pair: [&str; 2]| command.windows(2).any(|words| words == pair);
                 assert_eq!(has(["--spin", "always"]), plan.arm == "uring-spin");
-                assert_eq!(has(["--protocol", "tcp"]), plan.scenario.starts_with("tcp"), "{command:?}");
+                assert_eq!(
+                    has(["--protocol", "tcp"]),
+                    plan.scenario.starts_with("tcp"),
+                    "{command:?}"
+                );
             }
         }
     }
@@ -706,10 +782,17 @@ mod tests {
         for entry in std::fs::read_dir(folder).expect("experiments") {
             let path = entry.expect("an entry").path();
             let file = path.to_str().expect("UTF-8");
-            let experiment = Experiment::read(file, crate::load::Catalogue::built_in()).expect(file);
-            assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(experiment.name.as_str()));
-            for plan in
-                runner(&experiment, &setup).rows.iter().flat_map(|row| &row.cells).map(|cell| &cell.plan)
+            let experiment =
+                Experiment::read(file, crate::load::Catalogue::built_in()).expect(file);
+            assert_eq!(
+                path.file_stem().and_then(|stem| stem.to_str()),
+                Some(experiment.name.as_str())
+            );
+            for plan in runner(&experiment, &setup)
+                .rows
+                .iter()
+                .flat_map(|row| &row.cells)
+                .map(|cell| &cell.plan)
             {
                 plan.check().expect(file);
             }
@@ -721,7 +804,8 @@ mod tests {
     #[test]
     fn tls_is_served_with_a_certificate_that_the_generator_accepts() {
         let load = Load { transport: crate::load::Transport::Wss, ..Load::default() };
-        let experiment = Experiment { scenarios: vec![Scenario::new("tls", load)], ..named("quick") };
+        let experiment =
+            Experiment { scenarios: vec![Scenario::new("tls", load)], ..named("quick") };
         let setup = setup();
         let plan = runner(&experiment, &setup).rows[0].cells[0].plan.clone();
         plan.check().expect("can be carried out");
@@ -755,7 +839,8 @@ mod tests {
         let setup = Setup { server_engine: EngineKind::Epoll, ..setup() };
         let mut machine = Machine::default();
         machine.limits.nofile_hard = Some(4096);
-        let runner = Runner::new(&experiment, &setup, &machine, &only_epoll_works).expect("some can");
+        let runner =
+            Runner::new(&experiment, &setup, &machine, &only_epoll_works).expect("some can");
         let left = names(&runner);
         for absent in ["echo@epoll", "echo@tokio-uring", "text-4000x1"] {
             assert!(!left.contains(&absent.to_owned()), "{left:?}");
@@ -773,22 +858,32 @@ mod tests {
         let text = announced(&runner(&full, &setup));
         assert!(text.starts_with("full: 16 scenarios, 10 rounds, 160 runs, about "), "{text}");
         let text = announced(&runner(&engines, &setup));
-        assert!(text.starts_with("engines: 11 scenarios on 4 arms, 10 rounds, 360 runs, about "), "{text}");
+        assert!(
+            text.starts_with("engines: 11 scenarios on 4 arms, 10 rounds, 360 runs, about "),
+            "{text}"
+        );
         // 12.5 s a run with the default times.
         let text = announced(&runner(&duel, &setup));
-        assert!(text.starts_with("duel: 2 scenarios on 2 arms, 10 rounds, 40 runs, about 8 min"), "{text}");
+        assert!(
+            text.starts_with("duel: 2 scenarios on 2 arms, 10 rounds, 40 runs, about 8 min"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_session_of_one_arm_runs_round_by_round() {
         let document = measured(&Experiment { rounds: 3, ..named("full") }, &instant);
         assert_eq!(document.runs.len(), 48);
-        let names: Vec<&str> = document.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        let names: Vec<&str> =
+            document.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
         for (index, run) in document.runs.iter().enumerate() {
             assert_eq!((run.scenario.as_str(), run.pair as usize), (names[index % 16], index / 16));
         }
         assert!(document.arms.is_empty());
-        assert_eq!((document.session.order.as_str(), document.subject.dirty), ("rounds", Some(true)));
+        assert_eq!(
+            (document.session.order.as_str(), document.subject.dirty),
+            ("rounds", Some(true))
+        );
         assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));
         let record = document.session.experiment.as_ref().expect("recorded");
         assert_eq!((record.hash.len(), record.rounds, record.show), (12, 3, Presentation::Figures));
@@ -820,9 +915,12 @@ mod tests {
         ];
         assert_eq!(cells(&document, "echo"), expected.concat());
         assert_eq!(cells(&document, "echo-1x1").len(), 12);
-        let engines: Vec<_> = document.arms.iter().map(|arm| arm.subject.engine.as_deref()).collect();
+        let engines: Vec<_> =
+            document.arms.iter().map(|arm| arm.subject.engine.as_deref()).collect();
         assert_eq!(engines, [Some("uring"), Some("epoll"), Some("tokio-uring"), Some("uring")]);
-        assert!(document.arms.iter().all(|arm| arm.subject.commit.as_deref() == Some("0123456789ab")));
+        assert!(
+            document.arms.iter().all(|arm| arm.subject.commit.as_deref() == Some("0123456789ab"))
+        );
         assert!(document.scenarios.iter().all(|scenario| scenario.server.engine.is_none()));
         assert!(document.runs.iter().all(|run| run.series.is_empty()));
         assert_eq!(document.session.order, "rounds of arms, rotated");
@@ -833,7 +931,8 @@ mod tests {
         let mut experiment = named("quick");
         experiment.scenarios[1].load.connections = 0;
         let setup = setup();
-        let refused = Runner::new(&experiment, &setup, &Machine::default(), &everything_works).err();
+        let refused =
+            Runner::new(&experiment, &setup, &Machine::default(), &everything_works).err();
         let text = refused.expect("refused").to_string();
         assert!(text.starts_with("scenario pipeline: -c must be"), "{text}");
     }
@@ -844,11 +943,14 @@ mod tests {
         let spoiled = |plan: &Plan, progress: &mut dyn Progress| {
             instant(plan, progress).map(|run| Run { valid: plan.pair > 0, ..run })
         };
-        let cut = session_with(&duel, &setup, &spoiled, &mut StopAfter(12)).expect("some runs").document;
+        let cut =
+            session_with(&duel, &setup, &spoiled, &mut StopAfter(12)).expect("some runs").document;
         assert!(!cut.runs[0].valid && cut.runs.len() >= 4);
-        let resumed = runner(&duel, &setup).resume(cut, &Machine::default()).expect("the same experiment");
         let resumed =
-            resumed.measure(Machine::default(), &instant, &mut Silent, &mut |_| {}).expect("measured");
+            runner(&duel, &setup).resume(cut, &Machine::default()).expect("the same experiment");
+        let resumed = resumed
+            .measure(Machine::default(), &instant, &mut Silent, &mut |_| {})
+            .expect("measured");
         assert_eq!(resumed.document.runs.len(), 18);
     }
 
@@ -867,7 +969,10 @@ mod tests {
         assert_eq!(document.runs.len(), 12);
         assert_eq!(document.scenarios[1].parameters.rate_per_s, Some(500.0));
         assert_eq!(document.arms[0].subject.command.as_deref(), Some("old {port}"));
-        assert_eq!((document.session.order.as_str(), document.session.kind), ("abba", SessionKind::Ab));
+        assert_eq!(
+            (document.session.order.as_str(), document.session.kind),
+            ("abba", SessionKind::Ab)
+        );
     }
 
     #[test]
@@ -883,7 +988,11 @@ mod tests {
     fn a_share_of_the_capacity_is_measured_on_the_first_arm() {
         let first = RefCell::new(None);
         let watched = |plan: &Plan, progress: &mut dyn Progress| {
-            first.borrow_mut().get_or_insert((plan.arm.clone(), plan.load.rate_per_s, plan.load.measure));
+            first.borrow_mut().get_or_insert((
+                plan.arm.clone(),
+                plan.load.rate_per_s,
+                plan.load.measure,
+            ));
             instant(plan, progress)
         };
         let document = measured(&duel_with_rate(1, None), &watched);
@@ -899,7 +1008,9 @@ mod tests {
         slowed.arms.push(Arm { burn_share: Some(0.04), ..Arm::own("slow") });
         slowed.scenarios.truncate(2);
         let setup = setup();
-        let cut = session_with(&slowed, &setup, &instant, &mut StopAfter(5)).expect("three runs").document;
+        let cut = session_with(&slowed, &setup, &instant, &mut StopAfter(5))
+            .expect("three runs")
+            .document;
         // A message costs 4,000 ns in the calibration run, which is the first.
         let command = cut.arms[1].subject.command.clone().expect("known");
         assert!(command.ends_with(" --burn-per-message 160.00ns"), "{command}");
@@ -909,9 +1020,11 @@ mod tests {
             assert_eq!(words.contains("--burn-per-message 160.00ns"), plan.arm == "slow");
             instant(plan, progress)
         };
-        let resumed = runner(&slowed, &setup).resume(cut, &Machine::default()).expect("the same experiment");
         let resumed =
-            resumed.measure(Machine::default(), &burnt, &mut Silent, &mut |_| {}).expect("measured");
+            runner(&slowed, &setup).resume(cut, &Machine::default()).expect("the same experiment");
+        let resumed = resumed
+            .measure(Machine::default(), &burnt, &mut Silent, &mut |_| {})
+            .expect("measured");
         assert_eq!(resumed.document.runs.len(), 8);
     }
 
@@ -955,9 +1068,14 @@ mod tests {
         move |plan, progress| {
             made.set(made.get() + 1);
             let waited = if made.get() <= spoiled { 0.5 } else { 0.0 };
-            let disturbance = Some(Disturbance { generator_waited: waited, ..Disturbance::default() });
+            let disturbance =
+                Some(Disturbance { generator_waited: waited, ..Disturbance::default() });
             // Something to know the attempt by.
-            instant(plan, progress).map(|run| Run { disturbance, rate_per_s: f64::from(made.get()), ..run })
+            instant(plan, progress).map(|run| Run {
+                disturbance,
+                rate_per_s: f64::from(made.get()),
+                ..run
+            })
         }
     }
 
@@ -980,12 +1098,14 @@ mod tests {
         );
         assert_eq!(document.runs.len(), 16);
         // Sixteen runs, of which a quarter may be repeated.
-        let always = session_with(&duel(8), &on_processors(0, 1), &disturbed(u32::MAX), &mut Silent);
+        let always =
+            session_with(&duel(8), &on_processors(0, 1), &disturbed(u32::MAX), &mut Silent);
         let always = always.expect("measured").document;
         assert_eq!(attempts(&always)[..4], [2, 2, 0, 0]);
         assert_eq!(attempts(&always).iter().sum::<usize>(), 4);
         // On a shared processor one waits for the other.
-        let shared = session_with(&duel(8), &on_processors(0, 0), &disturbed(u32::MAX), &mut Silent);
+        let shared =
+            session_with(&duel(8), &on_processors(0, 0), &disturbed(u32::MAX), &mut Silent);
         assert_eq!(attempts(&shared.expect("measured").document).iter().sum::<usize>(), 0);
     }
 
@@ -993,14 +1113,17 @@ mod tests {
     fn a_session_that_the_user_ends_is_kept_and_marked() {
         for experiment in [named("quick"), engines(3), duel(5)] {
             let setup = setup();
-            let made = session_with(&experiment, &setup, &instant, &mut StopAfter(5)).expect("four runs");
+            let made =
+                session_with(&experiment, &setup, &instant, &mut StopAfter(5)).expect("four runs");
             assert_eq!((made.document.runs.len(), made.document.session.interrupted), (4, true));
             assert_eq!(Outcome::of(&made), Outcome::Interrupted);
-            let error = session_with(&experiment, &setup, &instant, &mut StopAfter(1)).expect_err("nothing");
+            let error = session_with(&experiment, &setup, &instant, &mut StopAfter(1))
+                .expect_err("nothing");
             assert!(matches!(error, RunnerError::Interrupted));
         }
         let cut = |plan: &Plan, progress: &mut dyn Progress| {
-            instant(plan, progress).map(|run| Run { interrupted: plan.scenario == "pipeline", ..run })
+            instant(plan, progress)
+                .map(|run| Run { interrupted: plan.scenario == "pipeline", ..run })
         };
         assert_eq!(measured(&named("quick"), &cut).runs.len(), 2);
     }
@@ -1010,20 +1133,26 @@ mod tests {
         for experiment in [named("quick"), engines(3), duel_with_rate(5, None)] {
             let setup = setup();
             let whole = session(&experiment, &instant).expect("measured").document;
-            let cut =
-                session_with(&experiment, &setup, &instant, &mut StopAfter(6)).expect("some runs").document;
+            let cut = session_with(&experiment, &setup, &instant, &mut StopAfter(6))
+                .expect("some runs")
+                .document;
             let made = RefCell::new(0);
             let counted = |plan: &Plan, progress: &mut dyn Progress| {
                 *made.borrow_mut() += 1;
                 instant(plan, progress)
             };
             let (start, runs) = (cut.session.start, cut.runs.len());
-            let resumed =
-                runner(&experiment, &setup).resume(cut, &Machine::default()).expect("the same experiment");
+            let resumed = runner(&experiment, &setup)
+                .resume(cut, &Machine::default())
+                .expect("the same experiment");
             let resumed = resumed.measure(Machine::default(), &counted, &mut Silent, &mut |_| {});
             let resumed = resumed.expect("measured").document;
             assert_eq!(resumed.runs, whole.runs);
-            assert_eq!(*made.borrow(), whole.runs.len() - runs, "no run is made twice, and no calibration");
+            assert_eq!(
+                *made.borrow(),
+                whole.runs.len() - runs,
+                "no run is made twice, and no calibration"
+            );
             assert_eq!((resumed.session.start, resumed.session.interrupted), (start, false));
             assert_eq!(resumed.scenarios, whole.scenarios);
             assert!(resumed.session.marks.iter().any(|mark| mark.contains("resumed")));
@@ -1034,14 +1163,20 @@ mod tests {
     fn resumes_only_the_same_interrupted_experiment() {
         let (quick, setup) = (named("quick"), setup());
         let refusal = |document: Document| {
-            runner(&quick, &setup).resume(document, &Machine::default()).err().expect("refused").to_string()
+            runner(&quick, &setup)
+                .resume(document, &Machine::default())
+                .err()
+                .expect("refused")
+                .to_string()
         };
         let complete = measured(&quick, &instant);
         assert!(refusal(complete.clone()).contains("complete"));
         let mut elsewhere = complete.clone();
         (elsewhere.session.interrupted, elsewhere.machine.id) = (true, "another".to_owned());
         assert!(refusal(elsewhere).contains("another machine"));
-        let other = session_with(&named("full"), &setup, &instant, &mut StopAfter(3)).expect("some").document;
+        let other = session_with(&named("full"), &setup, &instant, &mut StopAfter(3))
+            .expect("some")
+            .document;
         assert!(refusal(other).contains("another experiment"));
         let mut rebuilt = Document { ..complete };
         rebuilt.session.interrupted = true;
@@ -1073,7 +1208,8 @@ mod tests {
     fn repeats_a_run_that_failed() {
         let made = session(&engines(3), &failing("epoll", 1..2)).expect("measured");
         assert_eq!(cells(&made.document, "echo").len(), 9);
-        let repeated: Vec<&Run> = made.document.runs.iter().filter(|run| !run.repeated.is_empty()).collect();
+        let repeated: Vec<&Run> =
+            made.document.runs.iter().filter(|run| !run.repeated.is_empty()).collect();
         assert_eq!((repeated.len(), repeated[0].pair, repeated[0].arm.as_str()), (1, 1, "epoll"));
         assert!(made.fault.is_none());
     }
@@ -1083,14 +1219,20 @@ mod tests {
         let made = session(&engines(3), &failing("epoll", 1..4)).expect("measured");
         assert_eq!(cells(&made.document, "echo").len(), 8);
         let marks = &made.document.session.marks;
-        assert!(marks.iter().any(|mark| mark.starts_with("echo, arm epoll, round 2: ")), "{marks:?}");
+        assert!(
+            marks.iter().any(|mark| mark.starts_with("echo, arm epoll, round 2: ")),
+            "{marks:?}"
+        );
         assert!(made.fault.is_none());
     }
 
     #[test]
     fn an_arm_that_always_fails_is_left_out_of_the_scenario() {
         let made = session(&engines(3), &failing("epoll", 0..99)).expect("measured");
-        assert_eq!((cells(&made.document, "echo").len(), cells(&made.document, "pipeline").len()), (6, 9));
+        assert_eq!(
+            (cells(&made.document, "echo").len(), cells(&made.document, "pipeline").len()),
+            (6, 9)
+        );
         let fault = made.fault.expect("an error").to_string();
         assert!(fault.starts_with("echo, arm epoll, round 1: "), "{fault}");
         let made = session(&named("quick"), &failing("A", 0..99)).expect("the others");
@@ -1142,11 +1284,14 @@ mod tests {
             EngineKind::TokioUring => Err(EngineError::Missing),
             _ => Ok(()),
         };
-        let runner = Runner::new(&engines, &setup, &Machine::default(), &no_tokio).expect("three arms");
+        let runner =
+            Runner::new(&engines, &setup, &Machine::default(), &no_tokio).expect("three arms");
         let left_out: Vec<bool> = runner.arms.iter().map(|arm| arm.left_out.is_some()).collect();
         assert_eq!(left_out, [false, false, true, false]);
         assert!(runner.marks.iter().any(|mark| mark.starts_with("arm tokio-uring was left out")));
-        let error = Runner::new(&engines, &setup, &Machine::default(), &only_epoll_works).err().expect("one");
+        let error = Runner::new(&engines, &setup, &Machine::default(), &only_epoll_works)
+            .err()
+            .expect("one");
         assert!(error.to_string().contains("--arm NAME=COMMAND"), "{error}");
     }
 
@@ -1156,7 +1301,10 @@ mod tests {
         assert_eq!(document.arms[3].left_out.as_deref(), Some("npm is not installed"));
         assert_eq!(cells(&document, "echo").len(), 9);
         let marks = &document.session.marks;
-        assert!(marks.contains(&"arm bun was left out: npm is not installed.".to_owned()), "{marks:?}");
+        assert!(
+            marks.contains(&"arm bun was left out: npm is not installed.".to_owned()),
+            "{marks:?}"
+        );
         assert_eq!(document.arms[1].subject.command.as_deref(), Some("one {port}"));
         assert_eq!(document.arms[1].subject.commit, None);
     }
@@ -1194,15 +1342,20 @@ mod tests {
 
     #[test]
     fn output_of_a_server_that_died_is_not_stored() {
-        let words = "it ended; the last it wrote to standard error:\n    at /home/somebody/server.js";
-        let error = || RunError::Resolve { host: "h".to_owned(), source: std::io::Error::other(words) };
+        let words =
+            "it ended; the last it wrote to standard error:\n    at /home/somebody/server.js";
+        let error =
+            || RunError::Resolve { host: "h".to_owned(), source: std::io::Error::other(words) };
         let died = |plan: &Plan, progress: &mut dyn Progress| match plan.arm.as_str() {
             "one" => Err(error()),
             _ => instant(plan, progress),
         };
         assert!(error().to_string().contains("somebody"));
         let stored = serde_json::to_string(&measured(&peers(), &died)).expect("JSON");
-        assert!(stored.contains("it ended") && !stored.contains("/home/somebody/server"), "{stored}");
+        assert!(
+            stored.contains("it ended") && !stored.contains("/home/somebody/server"),
+            "{stored}"
+        );
     }
 
     /// Returns a function whose runs of arm B fail `attempts` times in these pairs.
@@ -1232,7 +1385,10 @@ mod tests {
         assert_eq!((document.runs.len(), arms_of(&document, 3)), (17, vec!["A"]));
         assert_eq!(arms_of(&document, 8), ["A", "B"]);
         let marks = &document.session.marks;
-        assert!(marks.iter().any(|mark| mark.starts_with("echo, arm B, round 4: a worker")), "{marks:?}");
+        assert!(
+            marks.iter().any(|mark| mark.starts_with("echo, arm B, round 4: a worker")),
+            "{marks:?}"
+        );
         assert!(made.fault.is_none(), "it was named, and enough pairs are there");
         assert_eq!(crate::compare::sides::pairs(&document, "echo").len(), 8);
     }
@@ -1282,7 +1438,10 @@ mod tests {
     #[test]
     fn where_correctness_is_asked_failures_alone_are_repeated() {
         let made = session(&named("smoke"), &failing("A", 0..1)).expect("measured");
-        assert_eq!((attempts(&made.document).iter().sum::<usize>(), made.document.runs.len()), (1, 8));
+        assert_eq!(
+            (attempts(&made.document).iter().sum::<usize>(), made.document.runs.len()),
+            (1, 8)
+        );
         assert_eq!(Outcome::of(&made), Outcome::Fine);
         let invalid = |plan: &Plan, progress: &mut dyn Progress| {
             let mut run = instant(plan, progress)?;
@@ -1290,16 +1449,26 @@ mod tests {
             Ok(run)
         };
         let made = session(&named("smoke"), &invalid).expect("measured");
-        assert_eq!((attempts(&made.document).iter().sum::<usize>(), Outcome::of(&made)), (0, Outcome::Fine));
-        assert_eq!(Outcome::of(&session(&named("quick"), &invalid).expect("measured")), Outcome::Invalid);
+        assert_eq!(
+            (attempts(&made.document).iter().sum::<usize>(), Outcome::of(&made)),
+            (0, Outcome::Fine)
+        );
+        assert_eq!(
+            Outcome::of(&session(&named("quick"), &invalid).expect("measured")),
+            Outcome::Invalid
+        );
     }
 
     #[test]
     fn arms_about_latency_take_no_other_scenario() {
         let engines = engines(1);
         let of_latency = |scenario: &&Scenario| scenario.is_about_latency();
-        let names: Vec<&str> =
-            engines.scenarios.iter().filter(of_latency).map(|scenario| scenario.name.as_str()).collect();
+        let names: Vec<&str> = engines
+            .scenarios
+            .iter()
+            .filter(of_latency)
+            .map(|scenario| scenario.name.as_str())
+            .collect();
         assert_eq!(names, ["echo-1x1", "rate-1x1", "rate-64x1"]);
         assert_eq!(engines.arms[3].takes, ArmScenarios::Latency);
         assert_eq!(runner(&engines, &setup()).runs_of_a_round(), 11 * 3 + 3);
@@ -1310,10 +1479,14 @@ mod tests {
         let (duel, setup) = (duel(2), setup());
         let mut notes = String::new();
         let mut note = |line: &str| notes.extend([line, "\n"]);
-        runner(&duel, &setup).measure(Machine::default(), &instant, &mut Silent, &mut note).expect("made");
+        runner(&duel, &setup)
+            .measure(Machine::default(), &instant, &mut Silent, &mut note)
+            .expect("made");
         assert_eq!(notes.lines().count(), 4, "{notes}");
         assert!(
-            notes.contains("[1/2] echo             B                       15000 msg/s    4.400 us/msg"),
+            notes.contains(
+                "[1/2] echo             B                       15000 msg/s    4.400 us/msg"
+            ),
             "{notes}"
         );
     }

@@ -80,7 +80,9 @@ impl Setup {
             )
         } else if arms.iter().any(Arm::is_own) && !self.server.is_file() {
             let server = self.server.display();
-            format!("no server at {server}: build it with `cargo build --release`, or name it with --server")
+            format!(
+                "no server at {server}: build it with `cargo build --release`, or name it with --server"
+            )
         } else {
             return Ok(());
         }))
@@ -88,7 +90,13 @@ impl Setup {
 
     /// Returns the plan of the runs of a scenario on an arm. With one arm the settings of our
     /// server are part of the scenario; with several they are what the arms differ in.
-    pub(crate) fn plan_of(&self, scenario: &Scenario, arm: &Arm, is_only: bool, spins: bool) -> Plan {
+    pub(crate) fn plan_of(
+        &self,
+        scenario: &Scenario,
+        arm: &Arm,
+        is_only: bool,
+        spins: bool,
+    ) -> Plan {
         let transport = scenario.load.transport;
         let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);
         let spawn = Spawn { command: self.words(scenario, arm), cpus: self.server_cpus.clone() };
@@ -108,7 +116,8 @@ impl Setup {
             if arm.is_own() && is_only {
                 plan.target.known.engine = Some(engine.name().to_owned());
                 plan.target.known.threads = Some(1);
-                plan.target.known.congestion = plan.placement.congestion.as_ref().map(ToString::to_string);
+                plan.target.known.congestion =
+                    plan.placement.congestion.as_ref().map(ToString::to_string);
             }
         })
     }
@@ -144,7 +153,8 @@ impl Setup {
             return Subject { commit: arm.commit.clone().or(asked.commit), ..asked };
         }
         let engine = Some(arm.engine.unwrap_or(self.server_engine).name().to_owned());
-        let commit = self.checkout.as_ref().map(|checkout| checkout.commit.clone()).or(asked.commit);
+        let commit =
+            self.checkout.as_ref().map(|checkout| checkout.commit.clone()).or(asked.commit);
         let dirty = self.checkout.as_ref().map(|checkout| checkout.dirty).or(asked.dirty);
         Subject { engine, commit, dirty, ..asked }
     }
@@ -153,7 +163,13 @@ impl Setup {
 /// Returns the address at which servers of a protocol listen.
 pub(crate) fn url(transport: Transport) -> Url {
     let target = if transport.is_websocket() { "/" } else { "" };
-    Url { transport, host: "127.0.0.1".to_owned(), zone: None, port: Port::Chosen, target: target.to_owned() }
+    Url {
+        transport,
+        host: "127.0.0.1".to_owned(),
+        zone: None,
+        port: Port::Chosen,
+        target: target.to_owned(),
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,11 +198,15 @@ impl Processors {
         // The first core usually takes the interrupts of devices and most of what else runs.
         let cores = if cores.len() > 2 { &cores[1..] } else { &cores[..] };
         match (cores, cpus) {
-            ([server, client, ..], _) => Some(Self { server: *server, client: *client, mark: None }),
+            ([server, client, ..], _) => {
+                Some(Self { server: *server, client: *client, mark: None })
+            }
             (_, [server, client, ..]) => Some(Self {
                 server: *server,
                 client: *client,
-                mark: Some("server and generator shared one physical core (two threads of it).".to_owned()),
+                mark: Some(
+                    "server and generator shared one physical core (two threads of it).".to_owned(),
+                ),
             }),
             (_, [only]) => Some(Self {
                 server: *only,
@@ -209,8 +229,9 @@ mod tests {
         let ours = [Arm::own("A")];
         assert!(setup.check(&ours).is_ok());
         for tag in ["", "a b", "../x", &"x".repeat(41)] {
-            let error =
-                Setup { tag: Some(tag.to_owned()), ..setup.clone() }.check(&ours).expect_err("refused");
+            let error = Setup { tag: Some(tag.to_owned()), ..setup.clone() }
+                .check(&ours)
+                .expect_err("refused");
             assert!(error.to_string().starts_with("--tag"), "{error}");
         }
         let checkout = Some(Checkout { commit: "main".into(), dirty: false });

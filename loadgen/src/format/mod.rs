@@ -74,7 +74,10 @@ pub(crate) fn change(ratio: f64) -> String {
 
 /// Formats the interval of a ratio as changes, or a hyphen where there is none.
 pub(crate) fn change_interval(interval: Option<(f64, f64)>) -> String {
-    interval.map_or_else(|| "-".to_owned(), |(low, high)| format!("{} to {}", change(low), change(high)))
+    interval.map_or_else(
+        || "-".to_owned(),
+        |(low, high)| format!("{} to {}", change(low), change(high)),
+    )
 }
 
 pub(crate) fn share(share: f64, decimals: usize) -> String {
@@ -103,9 +106,8 @@ pub(crate) fn tone(word: &str) -> Option<Tone> {
         "INVALID" | "REGRESSED" | "regressed" | "MISSED" | "FAILED" | "SPOILS" | "WRONG" | "NO" => {
             Some(Tone::Bad)
         }
-        "INCONCLUSIVE" | "inconclusive" | "INTERRUPTED" | "ENDED" | "FORCED" | "ADVISORY" | "limited" => {
-            Some(Tone::Doubtful)
-        }
+        "INCONCLUSIVE" | "inconclusive" | "INTERRUPTED" | "ENDED" | "FORCED" | "ADVISORY"
+        | "limited" => Some(Tone::Doubtful),
         "IMPROVED" | "improved" => Some(Tone::Good),
         _ => None,
     }
@@ -117,12 +119,17 @@ mod tests {
 
     #[test]
     fn one_thing_is_singular() {
-        assert_eq!([0, 1, 2000].map(|n| count(n, "thread")), ["0 threads", "1 thread", "2,000 threads"]);
+        assert_eq!(
+            [0, 1, 2000].map(|n| count(n, "thread")),
+            ["0 threads", "1 thread", "2,000 threads"]
+        );
     }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        for (value, text) in [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.8, "1,234,568")] {
+        for (value, text) in
+            [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.8, "1,234,568")]
+        {
             assert_eq!(grouped(value), text);
         }
     }

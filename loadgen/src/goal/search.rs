@@ -131,7 +131,8 @@ impl<E> Search<'_, E> {
     fn conclude(&self, found: Option<f64>) -> String {
         let Range { lowest, highest, .. } = *self.range;
         let above = |trial: &&Trial| found.is_none_or(|rate| trial.rate_per_s > rate);
-        let failed = self.trials.iter().filter(above).filter(|trial| trial.outcome != TrialOutcome::Met);
+        let failed =
+            self.trials.iter().filter(above).filter(|trial| trial.outcome != TrialOutcome::Met);
         // Of several trials at one rate the last one counts, because it repeats the others.
         let nearest = failed.rev().min_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
         let Some(Trial { rate_per_s: rate, outcome, .. }) = nearest else {
@@ -147,7 +148,9 @@ impl<E> Search<'_, E> {
                 "already at {rate:.0} a second the generator was the limit, and nothing is known about the server: {why}"
             ),
             (None, TrialOutcome::Missed(why)) if *rate <= lowest => {
-                format!("even {rate:.0} a second, the lowest rate that was to be tried, misses: {why}")
+                format!(
+                    "even {rate:.0} a second, the lowest rate that was to be tried, misses: {why}"
+                )
             }
             (None, TrialOutcome::Missed(why)) => {
                 format!("no rate was confirmed at full length, down to {rate:.0} a second: {why}")
@@ -162,7 +165,8 @@ impl Range {
     /// A trial is short, but long enough to be judged, and never longer than a confirmation.
     fn trial_length(&self, rate: f64) -> Duration {
         // A tenth more: not every planned message is back within the window.
-        let needed = Duration::try_from_secs_f64(self.samples as f64 * 1.1 / rate).unwrap_or(self.full);
+        let needed =
+            Duration::try_from_secs_f64(self.samples as f64 * 1.1 / rate).unwrap_or(self.full);
         self.short.max(needed).min(self.full)
     }
 }
@@ -203,7 +207,11 @@ mod tests {
             let rate = found.rate_per_s.expect("there is one");
             assert!(rate <= capacity && rate > capacity / 1.025, "{rate} for {capacity}");
             let last = found.trials.last().expect("trials");
-            assert!(last.is_confirmation && last.outcome == TrialOutcome::Met && last.rate_per_s == rate);
+            assert!(
+                last.is_confirmation
+                    && last.outcome == TrialOutcome::Met
+                    && last.rate_per_s == rate
+            );
             assert!(found.conclusion.contains("p99<2ms: 5ms"), "{}", found.conclusion);
             assert!(found.trials.len() < 25);
         }
@@ -226,7 +234,11 @@ mod tests {
         assert!(found.conclusion.starts_with("every rate up to 1000000"), "{}", found.conclusion);
         let found = search(&RANGE, 50.0, 50.0);
         assert_eq!(found.rate_per_s, None);
-        assert!(found.conclusion.starts_with("even 100 a second, the lowest"), "{}", found.conclusion);
+        assert!(
+            found.conclusion.starts_with("even 100 a second, the lowest"),
+            "{}",
+            found.conclusion
+        );
     }
 
     #[test]
@@ -241,14 +253,18 @@ mod tests {
         let found = limited(20_000.0);
         assert!(found.rate_per_s.is_some_and(|rate| rate > 19_500.0));
         assert!(
-            found
-                .conclusion
-                .contains("the generator was the limit, and the server may carry more: lag p99 3ms"),
+            found.conclusion.contains(
+                "the generator was the limit, and the server may carry more: lag p99 3ms"
+            ),
             "{}",
             found.conclusion
         );
         let found = limited(10.0);
-        assert!(found.conclusion.contains("nothing is known about the server"), "{}", found.conclusion);
+        assert!(
+            found.conclusion.contains("nothing is known about the server"),
+            "{}",
+            found.conclusion
+        );
     }
 
     #[test]
@@ -258,7 +274,9 @@ mod tests {
             // Every other trial is disturbed.
             disturbed = !disturbed;
             Ok::<_, ()>(match rate <= 20_000.0 {
-                _ if !disturbed => TrialOutcome::GeneratorLimit("the machine stood still".to_owned()),
+                _ if !disturbed => {
+                    TrialOutcome::GeneratorLimit("the machine stood still".to_owned())
+                }
                 true => TrialOutcome::Met,
                 false => TrialOutcome::Missed("p99<2ms: 5ms".to_owned()),
             })
@@ -279,7 +297,9 @@ mod tests {
         let found = search(&RANGE, 3_000.0, 3_000.0);
         let full = 10_000_000_000;
         assert!(found.trials.iter().all(|trial| trial.measure_ns <= full));
-        assert!(found.trials.iter().all(|trial| !trial.is_confirmation || trial.measure_ns == full));
+        assert!(
+            found.trials.iter().all(|trial| !trial.is_confirmation || trial.measure_ns == full)
+        );
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl FromStr for Threshold {
         let limit = value.strip_prefix('=').unwrap_or(value);
         let unit = metric.unit();
         let read = (unit.read)(limit);
-        let read = read.ok_or_else(|| format!("`{limit}` is not a limit for {name}: {}", unit.expected))?;
+        let read =
+            read.ok_or_else(|| format!("`{limit}` is not a limit for {name}: {}", unit.expected))?;
         let (is_upper, is_inclusive) = (text[at..].starts_with('<'), value.starts_with('='));
         Ok(Self { metric, is_upper, is_inclusive, limit: read, text })
     }
@@ -122,7 +123,9 @@ impl Threshold {
         let met = !(at_least && self.is_upper) && value.is_some_and(holds);
         let show = self.metric.unit().show;
         let shown = match value {
-            Some(value) if at_least => format!("at least {} (messages had no echo yet)", show(value)),
+            Some(value) if at_least => {
+                format!("at least {} (messages had no echo yet)", show(value))
+            }
             Some(value) => show(value),
             None if self.needs_spawn() => {
                 "cannot be judged, the server's process is not known (--spawn)".to_owned()
@@ -152,9 +155,11 @@ impl Metric {
             "server-cpu" => Self::ServerCpu,
             "rss" => Self::Rss,
             _ => {
-                let number =
-                    name.strip_prefix('p').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-                let percent = number.and_then(|number| number.parse::<f64>().ok()).ok_or_else(unknown)?;
+                let number = name
+                    .strip_prefix('p')
+                    .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+                let percent =
+                    number.and_then(|number| number.parse::<f64>().ok()).ok_or_else(unknown)?;
                 if percent <= 0.0 || percent >= 100.0 {
                     return Err(format!("{name}: a percentile is more than 0 and less than 100"));
                 }
@@ -240,7 +245,11 @@ mod tests {
     fn what_the_sample_does_not_carry_is_not_met() {
         let judgement = threshold("p99.9<1h").judge(&run());
         assert_eq!((judgement.met, judgement.value), (false, None));
-        assert!(judgement.text.contains("20000 samples are too few: it needs 100000"), "{}", judgement.text);
+        assert!(
+            judgement.text.contains("20000 samples are too few: it needs 100000"),
+            "{}",
+            judgement.text
+        );
     }
 
     #[test]
@@ -286,7 +295,9 @@ mod tests {
     fn some_limit_the_rate_and_others_do_not() {
         let limiting = ["p99<2ms", "max<=1s", "errors<1", "server-cpu<4us", "rss<1GB"];
         assert!(limiting.iter().all(|text| threshold(text).limits_rate()));
-        assert!(["rate>1k", "rate<1k", "p99>2ms"].iter().all(|text| !threshold(text).limits_rate()));
+        assert!(
+            ["rate>1k", "rate<1k", "p99>2ms"].iter().all(|text| !threshold(text).limits_rate())
+        );
         assert!(threshold("rss<1GB").needs_spawn() && !threshold("p99<2ms").needs_spawn());
         assert_eq!(threshold("p99<2ms").samples(), 10_000);
     }

@@ -50,7 +50,8 @@ impl Cgroup {
             let (parent, version) = (own.folders.pop()?, own.version);
             // Without permission to move back, the caller stays where it is.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
-            let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
+            let group =
+                Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
             remove_abandoned(&parent);
             fs::create_dir(&group.folder).ok()?;
             if group.times().is_some() && enter(&group.folder).is_ok() {
@@ -177,11 +178,14 @@ mod tests {
 
     #[test]
     fn abandoned_groups_are_removed() {
-        let parent = std::env::temp_dir().join(format!("sparring-abandoned-{}", std::process::id()));
+        let parent =
+            std::env::temp_dir().join(format!("sparring-abandoned-{}", std::process::id()));
         let of = |maker: &str| parent.join(format!("{PREFIX}{maker}"));
         // No process has the highest number. Process 1 always exists.
         let names = ["4294967295", "1", "other"];
-        names.into_iter().for_each(|name| fs::create_dir_all(of(name)).expect("a temporary folder"));
+        names
+            .into_iter()
+            .for_each(|name| fs::create_dir_all(of(name)).expect("a temporary folder"));
         remove_abandoned(&parent);
         let left = names.map(|name| of(name).exists());
         fs::remove_dir_all(&parent).expect("our own folder");
@@ -216,7 +220,8 @@ mod tests {
     #[test]
     fn folders_run_from_the_mount_point_to_the_group() {
         let groups = own_groups("2:cpu,cpuacct:/docker/a/b/c\n", MOUNTS, "cpu");
-        let expected = ["/sys/fs/cgroup/cpuacct/", "/sys/fs/cgroup/cpuacct/b", "/sys/fs/cgroup/cpuacct/b/c"];
+        let expected =
+            ["/sys/fs/cgroup/cpuacct/", "/sys/fs/cgroup/cpuacct/b", "/sys/fs/cgroup/cpuacct/b/c"];
         assert_eq!(groups[0].folders, expected.map(PathBuf::from));
     }
 

@@ -74,7 +74,8 @@ impl Machine {
         let vendor = system.text("sys/class/dmi/id/sys_vendor").unwrap_or_default();
         let online = system.online();
         let cores: BTreeSet<Vec<usize>> = online.iter().map(|&cpu| system.siblings(cpu)).collect();
-        let load = system.text("proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok());
+        let load =
+            system.text("proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok());
         let mut machine = Self {
             id: String::new(),
             cpu: cpu_model(&cpuinfo),
@@ -97,7 +98,8 @@ impl Machine {
     fn stable_hash(&self) -> String {
         // Firmware and kernel updates move the total by some MiB, hence whole GiB.
         let gib = (self.memory_bytes + (1 << 29)) >> 30;
-        let stable = format!("{}|{}|{}|{gib}|{}", self.cpu, self.cores, self.threads, self.virtualisation);
+        let stable =
+            format!("{}|{}|{}|{gib}|{}", self.cpu, self.cores, self.threads, self.virtualisation);
         short_hash(stable.as_bytes())
     }
 }
@@ -133,8 +135,8 @@ fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
         ("innotek", "VirtualBox"),
         ("Xen", "Xen"),
     ];
-    let virtual_cpu =
-        field(cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+    let virtual_cpu = field(cpuinfo, "flags")
+        .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
     let known = KNOWN.iter().find(|(prefix, _)| vendor.starts_with(prefix)).map(|(_, name)| *name);
     match (virtual_cpu, known) {
         (true, known) => known.unwrap_or("hypervisor").to_owned(),
@@ -179,7 +181,8 @@ mod tests {
     /// A tree of `/proc` and `/sys` with two cores of two threads each, siblings half the machine
     /// apart.
     fn fake_root(name: &str) -> std::path::PathBuf {
-        let root = std::env::temp_dir().join(format!("sparring-machine-{name}-{}", std::process::id()));
+        let root =
+            std::env::temp_dir().join(format!("sparring-machine-{name}-{}", std::process::id()));
         let write = |path: &str, text: &str| {
             let path = root.join(path);
             fs::create_dir_all(path.parent().expect("has a parent"))
@@ -227,7 +230,8 @@ mod tests {
 
     #[test]
     fn the_id_survives_what_changes_and_not_what_does_not() {
-        let machine = Machine { cpu: "X".into(), cores: 2, memory_bytes: 24 << 30, ..Machine::default() };
+        let machine =
+            Machine { cpu: "X".into(), cores: 2, memory_bytes: 24 << 30, ..Machine::default() };
         let after_update = Machine {
             kernel: "7.0".into(),
             load_at_start: 3.0,
@@ -250,8 +254,10 @@ mod tests {
     #[test]
     fn an_unlimited_limit_is_null() {
         let root = fake_root("unlimited");
-        let unlimited = "Max open files            unlimited            unlimited            files\n";
-        fs::write(root.join("proc/self/limits"), unlimited).expect("temporary directory is writable");
+        let unlimited =
+            "Max open files            unlimited            unlimited            files\n";
+        fs::write(root.join("proc/self/limits"), unlimited)
+            .expect("temporary directory is writable");
         let found = limits(&System::below(&root));
         fs::remove_dir_all(root).expect("own directory");
         assert_eq!(found, Limits { io_uring_disabled: Some(2), ..Limits::default() });

@@ -37,7 +37,10 @@ impl Counting {
     /// Begins to count.
     pub(crate) fn start(pids: &[u32]) -> anyhow::Result<Self> {
         let count = |event| counters(pids, event).map_err(explained);
-        Ok(Self { instructions: count(Hardware::INSTRUCTIONS)?, cycles: count(Hardware::CPU_CYCLES)? })
+        Ok(Self {
+            instructions: count(Hardware::INSTRUCTIONS)?,
+            cycles: count(Hardware::CPU_CYCLES)?,
+        })
     }
 
     /// Returns the instructions and cycles since the start.
@@ -84,7 +87,8 @@ mod tests {
         assert!(!counting.is_empty());
         // Inherited by a thread that is started now.
         let pages = std::thread::spawn(|| vec![1u8; 16 << 20].len()).join().expect("no panic");
-        let faults: u64 = counting.iter_mut().map(|counter| counter.read().expect("readable")).sum();
+        let faults: u64 =
+            counting.iter_mut().map(|counter| counter.read().expect("readable")).sum();
         assert!(pages > 0 && faults > 0, "{faults}");
     }
 

@@ -154,8 +154,10 @@ impl CpuUsage {
         }
         self.unwaited = self.unwaited.plus(unwaited(&self.living, &living));
         self.living = living;
-        self.tree =
-            self.living.values().fold(self.unwaited, |sum, (own, children)| sum.plus(*own).plus(*children));
+        self.tree = self
+            .living
+            .values()
+            .fold(self.unwaited, |sum, (own, children)| sum.plus(*own).plus(*children));
         self.ticks_ns += self.unwaited.total_ns;
         self.group = cgroup.and_then(|cgroup| Some((cgroup.times()?, cgroup.version)));
     }
@@ -166,7 +168,8 @@ impl CpuUsage {
             if let Some((on_cpu, waiting)) = schedstat(pid, tid) {
                 (counters[0], counters[1]) = (on_cpu, waiting);
             }
-            let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+            let status =
+                fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
             if let Some((voluntary, involuntary)) = parse_switches(&status) {
                 (counters[2], counters[3]) = (voluntary, involuntary);
             }
@@ -175,11 +178,15 @@ impl CpuUsage {
 
     pub(crate) fn since(&self, earlier: &Self) -> CpuSpent {
         let tree = self.tree.since(earlier.tree);
-        let group =
-            self.group.zip(earlier.group).map(|((now, version), (then, _))| (now.since(then), version));
+        let group = self
+            .group
+            .zip(earlier.group)
+            .map(|((now, version), (then, _))| (now.since(then), version));
         let error_ns = self.tick_error_ns(tree.total_ns);
         let (times, source) = match group {
-            Some((times, version)) if tree.total_ns <= times.total_ns + error_ns => (times, version.into()),
+            Some((times, version)) if tree.total_ns <= times.total_ns + error_ns => {
+                (times, version.into())
+            }
             // The server has left the group, or has none.
             _ => (tree, CostSource::Procfs),
         };
@@ -211,8 +218,9 @@ impl CpuUsage {
         let unseen_ns = total_ns.saturating_sub(sum(0));
         let busiest_ns = each.iter().map(|[spent, waited, ..]| spent + waited).max().unwrap_or(0);
         // Threads of one server may wait for each other: at most what the others have spent.
-        let held_up =
-            |[spent, waited, ..]: &ThreadCounters| waited.saturating_sub(total_ns.saturating_sub(*spent));
+        let held_up = |[spent, waited, ..]: &ThreadCounters| {
+            waited.saturating_sub(total_ns.saturating_sub(*spent))
+        };
         let is_known = unseen_ns <= (total_ns / UNSEEN).max(TICK_NS);
         CpuSpent {
             busiest_ns: busiest_ns.max(unseen_ns),
@@ -238,7 +246,10 @@ fn own_cost(pid: u32, stat: &Stat) -> Cost {
 }
 
 /// Returns the cost of ended processes by which no living process has grown.
-fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey, (Cost, Cost)>) -> Cost {
+fn unwaited(
+    then: &BTreeMap<ProcessKey, (Cost, Cost)>,
+    now: &BTreeMap<ProcessKey, (Cost, Cost)>,
+) -> Cost {
     let (mut ended, mut waited_for, mut count) = (Cost::default(), Cost::default(), 0);
     for (process, (own, children)) in then {
         match now.get(process) {
@@ -339,10 +350,12 @@ fn tree(root: u32) -> BTreeMap<u32, Stat> {
         numbers_in("/proc").filter_map(|pid| Some((pid, stat(pid)?))).collect();
     // A process whose parent ends during the read has another parent by now.
     let is_torn = |stat: &Stat| !all.contains_key(&stat.parent);
-    let torn: Vec<u32> = all.iter().filter(|(_, stat)| is_torn(stat)).map(|(&pid, _)| pid).collect();
+    let torn: Vec<u32> =
+        all.iter().filter(|(_, stat)| is_torn(stat)).map(|(&pid, _)| pid).collect();
     all.extend(torn.into_iter().filter_map(|pid| Some((pid, stat(pid)?))));
     let is_below = |pid: &u32| {
-        let mut line = std::iter::successors(Some(*pid), |pid| Some(all.get(pid)?.parent)).take(all.len());
+        let mut line =
+            std::iter::successors(Some(*pid), |pid| Some(all.get(pid)?.parent)).take(all.len());
         line.any(|pid| pid == root)
     };
     let below: Vec<u32> = all.keys().copied().filter(is_below).collect();
@@ -368,7 +381,10 @@ fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
 
 /// Returns the voluntary and the other context switches of a thread.
 fn parse_switches(status: &str) -> Option<(u64, u64)> {
-    Some((number(status, "voluntary_ctxt_switches")?, number(status, "nonvoluntary_ctxt_switches")?))
+    Some((
+        number(status, "voluntary_ctxt_switches")?,
+        number(status, "nonvoluntary_ctxt_switches")?,
+    ))
 }
 
 /// Memory of a set of processes, bytes.
@@ -398,7 +414,8 @@ fn parse_memory(status: &str) -> Memory {
 /// Returns the inodes of the sockets that listen at one of `addresses`.
 pub(crate) fn listeners_at(addresses: &[SocketAddr]) -> BTreeSet<u64> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let text = tables.into_iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<String>();
+    let text =
+        tables.into_iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<String>();
     parse_listeners(&text, addresses)
 }
 
@@ -409,7 +426,12 @@ fn parse_listeners(table: &str, addresses: &[SocketAddr]) -> BTreeSet<u64> {
             listener.port() == wanted.port() && (at == to || at.is_unspecified())
         })
     };
-    table.lines().filter_map(parse_listener).filter(|(at, _)| serves(*at)).map(|(_, inode)| inode).collect()
+    table
+        .lines()
+        .filter_map(parse_listener)
+        .filter(|(at, _)| serves(*at))
+        .map(|(_, inode)| inode)
+        .collect()
 }
 
 /// Returns address and inode of a line of `/proc/net/tcp` or `tcp6` in state LISTEN.
@@ -436,7 +458,8 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
 
 /// Returns the inodes of the sockets that these processes hold.
 pub(crate) fn sockets_of(pids: &[u32]) -> BTreeSet<u64> {
-    let links = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd"))).flatten().flatten();
+    let links =
+        pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd"))).flatten().flatten();
     let inode = |entry: fs::DirEntry| {
         let target = fs::read_link(entry.path()).ok()?;
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
@@ -539,7 +562,10 @@ mod tests {
         let mut now = usage(SECOND, SECOND, None);
         now.threads.insert((1, 2), [200_000_000, 50_000_000, 5, 6]);
         let spent = now.since(&CpuUsage::default());
-        assert_eq!((spent.total_ns, spent.source, spent.other_total_ns), (SECOND, CostSource::Procfs, None));
+        assert_eq!(
+            (spent.total_ns, spent.source, spent.other_total_ns),
+            (SECOND, CostSource::Procfs, None)
+        );
         // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their
         // switches.
         assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
@@ -584,7 +610,8 @@ mod tests {
 
     #[test]
     fn an_ended_process_keeps_its_cost_when_nobody_waited() {
-        let then = BTreeMap::from([((1, 0), (cost(5), cost(SECOND))), ((2, 0), (cost(SECOND), cost(7)))]);
+        let then =
+            BTreeMap::from([((1, 0), (cost(5), cost(SECOND))), ((2, 0), (cost(SECOND), cost(7)))]);
         let with_children = |children| BTreeMap::from([((1, 0), (cost(6), cost(children)))]);
         assert_eq!(unwaited(&then, &with_children(SECOND)), cost(SECOND + 7));
         assert_eq!(unwaited(&then, &with_children(2 * SECOND)), Cost::default());

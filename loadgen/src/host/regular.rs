@@ -45,7 +45,10 @@ pub(crate) fn text(path: &Path) -> io::Result<String> {
 }
 
 fn refused(kind: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, and only regular files are read"))
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("it is {kind}, and only regular files are read"),
+    )
 }
 
 #[cfg(test)]
@@ -63,7 +66,8 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("sparring-{name}-{}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("sparring-{name}-{}", std::process::id()));
             fs::create_dir_all(&folder).expect("a temporary folder");
             Self(folder)
         }
@@ -78,8 +82,12 @@ mod tests {
     #[test]
     fn reads_regular_files_alone() {
         let folder = Folder::new("regular");
-        let (file, link, fifo, socket) =
-            (folder.0.join("file"), folder.0.join("link"), folder.0.join("fifo"), folder.0.join("socket"));
+        let (file, link, fifo, socket) = (
+            folder.0.join("file"),
+            folder.0.join("link"),
+            folder.0.join("fifo"),
+            folder.0.join("socket"),
+        );
         fs::write(&file, "text").expect("written");
         std::os::unix::fs::symlink(&file, &link).expect("linked");
         mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("made");
@@ -96,7 +104,10 @@ mod tests {
             let error = text(path).expect_err(kind).to_string();
             assert!(error.contains(&format!("it is {kind}, and only regular files")), "{error}");
         }
-        assert_eq!(text(&folder.0.join("none")).expect_err("missing").kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            text(&folder.0.join("none")).expect_err("missing").kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]
@@ -120,7 +131,8 @@ mod tests {
     fn refuses_a_file_that_is_too_large() {
         let folder = Folder::new("large");
         let path = folder.0.join("sparse");
-        let set_len = |len| File::create(&path).and_then(|file| file.set_len(len)).expect("a sparse file");
+        let set_len =
+            |len| File::create(&path).and_then(|file| file.set_len(len)).expect("a sparse file");
         set_len(MAX_BYTES);
         assert!(open(&path).is_ok());
         set_len(MAX_BYTES + 1);

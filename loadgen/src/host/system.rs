@@ -42,7 +42,8 @@ impl System {
     /// Returns a soft and a hard limit of `proc/self/limits`; `u64::MAX` is unlimited.
     pub(crate) fn limit(&self, name: &str) -> Option<(u64, u64)> {
         let line = self.field("proc/self/limits", name)?;
-        let number = |word: &str| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() };
+        let number =
+            |word: &str| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() };
         let mut columns = line.split_ascii_whitespace();
         Some((number(columns.next()?)?, number(columns.next()?)?))
     }
@@ -115,7 +116,8 @@ mod tests {
         let folder = root.join("proc/sys/net/ipv4");
         fs::create_dir_all(&folder).expect("temporary directory is writable");
         let range = |text: &str| {
-            fs::write(folder.join("ip_local_port_range"), text).expect("temporary directory is writable");
+            fs::write(folder.join("ip_local_port_range"), text)
+                .expect("temporary directory is writable");
             System::below(&root).local_ports()
         };
         let ranges = [range("32768\t60999\n"), range("")];

@@ -168,8 +168,14 @@ mod tests {
     #[test]
     fn flags_change_a_scenario() {
         let preset = load("--scenario echo-ws-pipeline");
-        assert_eq!((preset.connections, preset.pipeline, preset.message_bytes.largest()), (512, 16, 5));
-        assert_eq!(load("--scenario echo-ws-pipeline -c 9"), Load { connections: 9, ..preset.clone() });
+        assert_eq!(
+            (preset.connections, preset.pipeline, preset.message_bytes.largest()),
+            (512, 16, 5)
+        );
+        assert_eq!(
+            load("--scenario echo-ws-pipeline -c 9"),
+            Load { connections: 9, ..preset.clone() }
+        );
         let changed = Load { verify: false, payload: Payload::Binary, ..preset };
         assert_eq!(load("--scenario echo-ws-pipeline --no-verify --binary"), changed);
         // A flag that repeats the default changes a scenario, too.

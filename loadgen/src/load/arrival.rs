@@ -38,7 +38,8 @@ impl FromStr for Arrival {
             _ => {
                 let size = text.strip_prefix("burst:").and_then(|size| size.parse().ok());
                 let expected = "expected constant, poisson or burst:N, as in burst:16";
-                size.map(Self::Burst).ok_or_else(|| format!("`{text}` is not a valid arrival: {expected}"))
+                size.map(Self::Burst)
+                    .ok_or_else(|| format!("`{text}` is not a valid arrival: {expected}"))
             }
         }
     }
@@ -63,10 +64,16 @@ mod tests {
     #[test]
     fn written_arrivals_are_read_back() {
         for text in ["constant", "poisson", "burst:16"] {
-            assert_eq!(text.parse::<Arrival>().map(|arrival| arrival.to_string()).as_deref(), Ok(text));
+            assert_eq!(
+                text.parse::<Arrival>().map(|arrival| arrival.to_string()).as_deref(),
+                Ok(text)
+            );
         }
         for text in ["burst", "burst:0", "burst:-1", "Poisson", ""] {
-            assert!(text.parse::<Arrival>().is_err_and(|error| error.contains("burst:N")), "{text}");
+            assert!(
+                text.parse::<Arrival>().is_err_and(|error| error.contains("burst:N")),
+                "{text}"
+            );
         }
     }
 }

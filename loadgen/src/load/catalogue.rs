@@ -64,7 +64,8 @@ impl Catalogue {
         let parse = || {
             let mut unknown = Vec::new();
             let document = toml::Deserializer::parse(text)?;
-            let catalogue: Self = serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))?;
+            let catalogue: Self =
+                serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))?;
             if let Some(key) = unknown.first() {
                 return Err(unknown_key(key));
             }
@@ -154,8 +155,11 @@ mod tests {
     #[test]
     fn built_in_names_are_unique_and_described() {
         let scenarios = Catalogue::built_in().scenarios();
-        let mut names: Vec<&str> =
-            scenarios.iter().flat_map(|s| s.aliases.iter().chain([&s.name])).map(String::as_str).collect();
+        let mut names: Vec<&str> = scenarios
+            .iter()
+            .flat_map(|s| s.aliases.iter().chain([&s.name]))
+            .map(String::as_str)
+            .collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();
@@ -168,7 +172,8 @@ mod tests {
     #[test]
     fn raw_tcp_moves_the_bytes_of_the_frames() {
         for (raw, framed) in [("tcp", "echo"), ("tcp-pipeline", "pipeline")] {
-            let load = |name: &str| Catalogue::built_in().find(name).expect("built in").load.clone();
+            let load =
+                |name: &str| Catalogue::built_in().find(name).expect("built in").load.clone();
             assert_eq!(load(raw).transport, Transport::Tcp);
             assert_eq!(
                 load(raw).message_bytes.largest(),
@@ -191,11 +196,14 @@ mod tests {
     fn unknown_names_and_keys_are_refused_with_the_nearest() {
         let unknown = Catalogue::built_in().find("ehco").expect_err("unknown").to_string();
         assert!(unknown.contains("`ehco`") && unknown.contains("did you mean `echo`"), "{unknown}");
-        let error = parse("[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = { conections = 3 }")
-            .expect_err("a key");
+        let error =
+            parse("[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = { conections = 3 }")
+                .expect_err("a key");
         assert!(error.contains("conections` is unknown, did you mean `connections`"), "{error}");
         let twice = "[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = {}\n";
-        assert!(parse(&twice.repeat(2)).expect_err("twice").contains("two scenarios have the name `a`"));
+        assert!(
+            parse(&twice.repeat(2)).expect_err("twice").contains("two scenarios have the name `a`")
+        );
         assert!(parse("[[scenario]]\nname = 3").is_err_and(|error| error.contains("my.toml")));
     }
 
@@ -207,6 +215,9 @@ mod tests {
         )
         .expect("a catalogue");
         let load = &own.find("mine").expect("own").load;
-        assert_eq!((load.message_bytes.largest(), load.lifetime.map(|span| span.as_secs())), (2048, Some(5)));
+        assert_eq!(
+            (load.message_bytes.largest(), load.lifetime.map(|span| span.as_secs())),
+            (2048, Some(5))
+        );
     }
 }

@@ -167,8 +167,9 @@ impl Default for Load {
     /// The load of a command line without flags, so that a default is written down once.
     fn default() -> Self {
         let command = Self::augment_args(clap::Command::new("load").no_binary_name(true));
-        let parsed =
-            command.try_get_matches_from([""; 0]).and_then(|matches| Self::from_arg_matches(&matches));
+        let parsed = command
+            .try_get_matches_from([""; 0])
+            .and_then(|matches| Self::from_arg_matches(&matches));
         parsed.unwrap_or_else(|error| unreachable!("every flag of a load has a default: {error}"))
     }
 }
@@ -242,9 +243,15 @@ mod tests {
     fn default_load_has_the_documented_values() {
         let load = Load::default();
         assert_eq!((load.connections, load.pipeline, load.rate_per_s), (64, 1, None));
-        assert_eq!((load.message_bytes.to_string().as_str(), load.payload), ("32", Payload::Binary));
+        assert_eq!(
+            (load.message_bytes.to_string().as_str(), load.payload),
+            ("32", Payload::Binary)
+        );
         assert!(load.verify && !load.reconnect);
-        assert_eq!((load.warmup.as_secs(), load.measure.as_secs(), load.settle.as_millis()), (2, 10, 100));
+        assert_eq!(
+            (load.warmup.as_secs(), load.measure.as_secs(), load.settle.as_millis()),
+            (2, 10, 100)
+        );
     }
 
     #[test]
@@ -260,7 +267,8 @@ mod tests {
         let open = |pipeline| Load { rate_per_s: Some(5e3), pipeline, ..closed.clone() };
         assert_eq!(open(1).canonical(), open(16).canonical());
         assert_ne!(open(1).canonical(), closed.canonical());
-        let later: Load = serde_json::from_value(serde_json::json!({ "compression": true })).expect("a load");
+        let later: Load =
+            serde_json::from_value(serde_json::json!({ "compression": true })).expect("a load");
         assert_ne!(later.canonical(), closed.canonical());
     }
 
@@ -283,6 +291,9 @@ mod tests {
         assert_eq!(serde_json::from_value::<Load>(json).expect("a load"), load);
         let few = serde_json::json!({ "connections": 8, "measure_ns": "3s" });
         let few: Load = serde_json::from_value(few).expect("a load");
-        assert_eq!(few, Load { connections: 8, measure: Duration::from_secs(3), ..Load::default() });
+        assert_eq!(
+            few,
+            Load { connections: 8, measure: Duration::from_secs(3), ..Load::default() }
+        );
     }
 }

@@ -28,7 +28,8 @@ impl Sizes {
     /// Returns the mean size, bytes.
     pub fn mean(&self) -> f64 {
         let weights: f64 = self.0.iter().map(|(_, weight)| f64::from(*weight)).sum();
-        self.0.iter().map(|(bytes, weight)| *bytes as f64 * f64::from(*weight)).sum::<f64>() / weights
+        self.0.iter().map(|(bytes, weight)| *bytes as f64 * f64::from(*weight)).sum::<f64>()
+            / weights
     }
 }
 
@@ -51,7 +52,8 @@ impl fmt::Display for Sizes {
         if let [(bytes, _)] = self.0[..] {
             return write!(f, "{bytes}");
         }
-        let sizes: Vec<String> = self.0.iter().map(|(bytes, weight)| format!("{bytes}:{weight}")).collect();
+        let sizes: Vec<String> =
+            self.0.iter().map(|(bytes, weight)| format!("{bytes}:{weight}")).collect();
         f.write_str(&sizes.join(","))
     }
 }
@@ -83,7 +85,10 @@ impl Serialize for Sizes {
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a size: bytes, 64KiB, or several as in 64:9,4096:1")]
+        #[serde(
+            untagged,
+            expecting = "expected a size: bytes, 64KiB, or several as in 64:9,4096:1"
+        )]
         enum Written {
             Bytes(usize),
             Text(String),

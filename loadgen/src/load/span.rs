@@ -33,7 +33,9 @@ pub(crate) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result
     option::serialize(&Some(*span), serializer)
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
     Span::deserialize(deserializer)?.duration()
 }
 

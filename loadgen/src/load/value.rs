@@ -51,7 +51,8 @@ pub(crate) fn small_count(text: &str) -> Result<u32, String> {
 }
 
 pub(crate) fn size(text: &str) -> Result<usize, String> {
-    let size = text.parse::<ByteSize>().map_err(|_| "expected a size, as in 4096 or 64KiB".to_owned())?;
+    let size =
+        text.parse::<ByteSize>().map_err(|_| "expected a size, as in 4096 or 64KiB".to_owned())?;
     usize::try_from(size.as_u64()).map_err(|error| error.to_string())
 }
 

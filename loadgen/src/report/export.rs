@@ -37,14 +37,17 @@ const TICKS_PER_HALF: u32 = 5;
 /// The percentile distribution that `HistogramLogProcessor` writes and
 /// hdrhistogram.github.io/HdrHistogram/plotFiles.html draws, of a histogram of nanoseconds.
 pub(crate) fn hgrm(histogram: &Histogram<u64>) -> String {
-    let mut text =
-        format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
     // Of an empty histogram the library tells the quantile 100 % alone, which says nothing.
     let steps = histogram.iter_quantiles(TICKS_PER_HALF).filter(|_| !histogram.is_empty());
     let mut count = 0;
     for step in steps {
         count += step.count_since_last_iteration();
-        let (value, quantile) = (step.value_iterated_to() as f64 / NS_PER_MS, step.quantile_iterated_to());
+        let (value, quantile) =
+            (step.value_iterated_to() as f64 / NS_PER_MS, step.quantile_iterated_to());
         let _ = write!(text, "{value:12.6} {quantile:2.12} {count:10}");
         // The last line stands for 100 %, which is infinitely far out.
         let _ = match quantile < 1.0 {
@@ -126,13 +129,17 @@ mod tests {
             ..Second::default()
         };
         let bare = Second { second: 1, span_ns: Some(250_000_000), ..Second::default() };
-        assert_eq!(csv(&[full, bare]), format!("{HEADER}0,9,8,1,5,6,7,1000000000\n1,0,0,0,,,,250000000\n"));
+        assert_eq!(
+            csv(&[full, bare]),
+            format!("{HEADER}0,9,8,1,5,6,7,1000000000\n1,0,0,0,,,,250000000\n")
+        );
         assert_eq!(csv(&[]), HEADER);
     }
 
     #[test]
     fn the_lines_are_those_of_the_tools() {
-        let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
+        let mut histogram =
+            Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
         (1..=1000).for_each(|us| histogram.record(us * 1000).expect("in range"));
         let text = hgrm(&histogram);
         let lines: Vec<&str> = text.lines().collect();
@@ -144,7 +151,10 @@ mod tests {
         assert_eq!((last[1], last[2], last.len()), ("1.000000000000", "1000", 3));
         assert!(lines[lines.len() - 2].contains("Total count    =         1000]"), "{text}");
         // As the Java implementation computes them for these bounds.
-        assert!(text.ends_with("#[Buckets =           26, SubBuckets     =         2048]\n"), "{text}");
+        assert!(
+            text.ends_with("#[Buckets =           26, SubBuckets     =         2048]\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -165,18 +175,24 @@ mod tests {
         let (first, third) = (second(1_000_000), second(3_000_000));
         let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
         let window = Duration::from_millis(2250);
-        let log = interval_log(start, window, &[Some(first), None, Some(third.clone())]).expect("written");
-        let entries: Vec<_> = IntervalLogIterator::new(&log).collect::<Result<_, _>>().expect("readable");
+        let log = interval_log(start, window, &[Some(first), None, Some(third.clone())])
+            .expect("written");
+        let entries: Vec<_> =
+            IntervalLogIterator::new(&log).collect::<Result<_, _>>().expect("readable");
         assert!(
             matches!(entries[0], LogEntry::StartTime(at) if at == Duration::from_millis(1_700_000_000_250))
         );
         let intervals: Vec<_> = entries
             .iter()
-            .filter_map(|entry| if let LogEntry::Interval(interval) = entry { Some(interval) } else { None })
+            .filter_map(|entry| {
+                if let LogEntry::Interval(interval) = entry { Some(interval) } else { None }
+            })
             .collect();
-        let times: Vec<_> = intervals.iter().map(|interval| interval.start_timestamp().as_secs()).collect();
+        let times: Vec<_> =
+            intervals.iter().map(|interval| interval.start_timestamp().as_secs()).collect();
         assert_eq!(times, [0, 2]);
-        let spans: Vec<_> = intervals.iter().map(|interval| interval.duration().as_millis()).collect();
+        let spans: Vec<_> =
+            intervals.iter().map(|interval| interval.duration().as_millis()).collect();
         assert_eq!(spans, [1000, 250]);
         let bytes = STANDARD.decode(intervals[1].encoded_histogram()).expect("base64");
         let back: Histogram<u32> =

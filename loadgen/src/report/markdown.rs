@@ -16,11 +16,14 @@ pub(super) fn block(block: &Block) -> String {
 }
 
 fn table(table: &Table) -> String {
-    let line =
-        |cells: &mut dyn Iterator<Item = String>| format!("| {} |", cells.collect::<Vec<_>>().join(" | "));
+    let line = |cells: &mut dyn Iterator<Item = String>| {
+        format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
+    };
     let columns = 0..table.header.len();
     let header = line(&mut columns.clone().map(|column| escape(&table.title(column))));
-    let rule = line(&mut columns.map(|column| if column < table.names { "---" } else { "---:" }.to_owned()));
+    let rule = line(
+        &mut columns.map(|column| if column < table.names { "---" } else { "---:" }.to_owned()),
+    );
     let rows = table.rows.iter().map(|row| line(&mut row.iter().map(|cell| escape(cell.trim()))));
     [header, rule].into_iter().chain(rows).collect::<Vec<_>>().join("\n")
 }
@@ -60,7 +63,8 @@ mod tests {
 
     #[test]
     fn notes_are_shown_as_they_are() {
-        let notes = |note: &str| Blocks::default().notes(vec![note.to_owned()]).render(Format::Markdown);
+        let notes =
+            |note: &str| Blocks::default().notes(vec![note.to_owned()]).render(Format::Markdown);
         assert_eq!(notes("* <b>"), "```text\n* <b>\n```");
         assert_eq!(notes("````"), "`````text\n````\n`````");
     }

@@ -18,7 +18,8 @@ pub(super) fn block(block: &Block, width: usize) -> String {
     match block {
         Block::Title(title) => wrapped_figures(title, width, 2),
         Block::Fields(fields) => {
-            let label = fields.iter().map(|field| field.label.chars().count()).fold(LABEL, usize::max);
+            let label =
+                fields.iter().map(|field| field.label.chars().count()).fold(LABEL, usize::max);
             fields.iter().map(|one| field(one, label, width)).collect::<Vec<_>>().join("\n")
         }
         Block::Table(table) => text(table, width),
@@ -87,7 +88,8 @@ fn drawn(table: &Table, left_out: &[usize]) -> String {
 
 /// Shortens the cells of the widest column of names by `excess`, as far as that goes.
 fn cut_widest(table: &mut Table, excess: usize, left_out: &[usize]) {
-    let width = |column: usize| table.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| table.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let columns = (0..table.names).filter(|column| !left_out.contains(column));
     let Some(column) = columns.max_by_key(|&column| width(column)) else { return };
     let most = width(column).saturating_sub(excess).max(SHORTEST_NAME);
@@ -112,12 +114,19 @@ pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
 /// Breaks a line of figures between its parts, so that a figure stays with its name and its unit.
 fn wrapped_figures(line: &str, width: usize, indent: usize) -> String {
     wrapped_line(line, width, indent, |before, after| {
-        before.ends_with("  ") || before.trim_end().ends_with([',', ';', ':', '=']) || after.starts_with('(')
+        before.ends_with("  ")
+            || before.trim_end().ends_with([',', ';', ':', '='])
+            || after.starts_with('(')
     })
 }
 
 /// Breaks a line where `may_break` allows it between what stands before and after a blank.
-fn wrapped_line(line: &str, width: usize, indent: usize, may_break: impl Fn(&str, &str) -> bool) -> String {
+fn wrapped_line(
+    line: &str,
+    width: usize,
+    indent: usize,
+    may_break: impl Fn(&str, &str) -> bool,
+) -> String {
     let blanks = line.match_indices(' ').map(|(at, _)| at + 1);
     let starts = blanks.filter(|&at| !line[at..].starts_with(' ') && !line[..at].trim().is_empty());
     let ends: Vec<usize> =
@@ -153,7 +162,10 @@ mod tests {
         assert!(!text(&table(), 80).contains("not shown"));
         let text = super::text(&table(), 31);
         assert!(text.contains("1,000") && !text.contains("99\n"), "{text}");
-        assert!(text.contains("not shown in 31 columns: gen.\n  CPU % (COLUMNS=35 has all)"), "{text}");
+        assert!(
+            text.contains("not shown in 31 columns: gen.\n  CPU % (COLUMNS=35 has all)"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -165,7 +177,10 @@ mod tests {
 
     #[test]
     fn wraps_between_words_and_indents() {
-        assert_eq!(wrapped("  label one two three", 13, 8), "  label one\n        two\n        three");
+        assert_eq!(
+            wrapped("  label one two three", 13, 8),
+            "  label one\n        two\n        three"
+        );
         assert_eq!(wrapped("no_place_to_break", 5, 2), "no_place_to_break");
         assert_eq!(wrapped("fits", 5, 2), "fits");
     }

@@ -50,14 +50,18 @@ impl Run {
         let share = |share: &mut f64| *share = (*share * 1e4).round() / 1e4;
         if let Some(disturbance) = &mut self.disturbance {
             disturbance.server_waited.iter_mut().for_each(share);
-            [&mut disturbance.generator_waited, &mut disturbance.stolen].into_iter().for_each(share);
+            [&mut disturbance.generator_waited, &mut disturbance.stolen]
+                .into_iter()
+                .for_each(share);
         }
         if load.rate_per_s.is_none() {
             (self.offered, self.latency_ns.uncorrected) = (None, None);
         }
-        let all_came_back =
-            |messages: &Messages| messages.echoed == messages.planned && messages.planned == messages.sent;
-        self.messages = self.messages.filter(|messages| !all_came_back(messages) || messages.wrong > 0);
+        let all_came_back = |messages: &Messages| {
+            messages.echoed == messages.planned && messages.planned == messages.sent
+        };
+        self.messages =
+            self.messages.filter(|messages| !all_came_back(messages) || messages.wrong > 0);
         if self.valid && self.pair > 0 {
             self.notes.clear();
         }
@@ -91,7 +95,8 @@ mod tests {
             a.zip(b).is_some_and(|(a, b)| a.abs_diff(b) as f64 <= 0.01 * b as f64)
         };
         assert!(close(compact.p50, summary.p50) && close(compact.p99, summary.p99));
-        let percentiles = |of: &Summary| Summary { p50: None, p99: None, p99_9: None, ..of.clone() };
+        let percentiles =
+            |of: &Summary| Summary { p50: None, p99: None, p99_9: None, ..of.clone() };
         assert_eq!(percentiles(&compact), percentiles(&summary));
     }
 
@@ -99,11 +104,15 @@ mod tests {
     fn notes_of_valid_runs_are_kept_of_the_first_round() {
         let load = example::document().scenarios[0].parameters.clone();
         let kept = |pair, valid| {
-            let mut run = Run { pair, valid, notes: vec!["busy".to_owned()], ..example::run("echo", 1000) };
+            let mut run =
+                Run { pair, valid, notes: vec!["busy".to_owned()], ..example::run("echo", 1000) };
             run.server.as_mut().expect("known").not_counted = Some("no counters".to_owned());
             let run = run.compact(&load);
             (run.notes.len(), run.server.is_some_and(|server| server.not_counted.is_some()))
         };
-        assert_eq!([kept(0, true), kept(1, true), kept(1, false)], [(1, true), (0, false), (1, false)]);
+        assert_eq!(
+            [kept(0, true), kept(1, true), kept(1, false)],
+            [(1, true), (0, false), (1, false)]
+        );
     }
 }

@@ -306,7 +306,8 @@ impl Scenario {
         generator: Setting,
         server: Setting,
     ) -> Self {
-        let mut scenario = Self { name: name.into(), hash: String::new(), parameters, generator, server };
+        let mut scenario =
+            Self { name: name.into(), hash: String::new(), parameters, generator, server };
         scenario.rehash();
         scenario
     }
@@ -316,7 +317,8 @@ impl Scenario {
     pub(crate) fn rehash(&mut self) {
         // `Value`'s map is sorted, so the order of the fields in the struct does not matter.
         let values = (self.parameters.canonical(), &self.generator, &self.server);
-        let canonical = serde_json::to_value(values).map(|value| value.to_string()).unwrap_or_default();
+        let canonical =
+            serde_json::to_value(values).map(|value| value.to_string()).unwrap_or_default();
         self.hash = short_hash(canonical.as_bytes());
     }
 }
@@ -595,7 +597,12 @@ pub struct Integrity {
 impl Integrity {
     /// The sum of all.
     pub fn total(&self) -> u64 {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode + self.unsolicited
+        self.lost
+            + self.duplicated
+            + self.reordered
+            + self.corrupted
+            + self.wrong_opcode
+            + self.unsolicited
     }
 
     /// Returns the number of faults of the server on connections that stayed open. The end of a

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA, Scenario,
-    Second, Server, Session, SessionKind, Setting,
+    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA,
+    Scenario, Second, Server, Session, SessionKind, Setting,
 };
 use super::latency::Latency;
 use super::utc::Utc;
@@ -188,7 +188,11 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             sent_per_enter: Some(30.0),
             wait: "sleep".into(),
         },
-        disturbance: Some(Disturbance { server_waited: Some(0.001), generator_waited: 0.002, stolen: 0.0 }),
+        disturbance: Some(Disturbance {
+            server_waited: Some(0.001),
+            generator_waited: 0.002,
+            stolen: 0.0,
+        }),
         repeated: vec!["the server waited 9.0 % of the window for its processor".into()],
         series: vec![
             Second {
@@ -214,9 +218,11 @@ pub(crate) fn long_run() -> Run {
     for _ in 0..2_000_000 {
         // Knuth's MMIX generator: the counts must not be regular, or they would compress better
         // than real ones.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let exponent = f64::from(u32::try_from(state >> 43).unwrap_or(0)) / f64::from(1u32 << 21);
-        let second = f64::from(u32::try_from((state >> 22) & 0x1f_ffff).unwrap_or(0)) / f64::from(1u32 << 21);
+        let second = f64::from(u32::try_from((state >> 22) & 0x1f_ffff).unwrap_or(0))
+            / f64::from(1u32 << 21);
         let value = 20_000.0 * 1000f64.powf(exponent * second * second);
         histogram.record(value as u64).expect("sample is in range");
     }
@@ -230,6 +236,7 @@ pub(crate) fn long_run() -> Run {
         p99: Some(10_000_000),
         max: Some(19_999_999),
     });
-    let latency_ns = Latencies { corrected: Latency::of(&histogram), ..run("echo", 200_000).latency_ns };
+    let latency_ns =
+        Latencies { corrected: Latency::of(&histogram), ..run("echo", 200_000).latency_ns };
     Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
 }

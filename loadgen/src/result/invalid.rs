@@ -93,7 +93,8 @@ impl Run {
 
     /// Returns the reasons why the run is not valid, each with its kind.
     pub fn invalid(&self) -> impl Iterator<Item = (InvalidKind, &str)> {
-        let kinds = self.invalid_kinds.iter().copied().chain(std::iter::repeat(InvalidKind::Unknown));
+        let kinds =
+            self.invalid_kinds.iter().copied().chain(std::iter::repeat(InvalidKind::Unknown));
         kinds.zip(self.invalid_reasons.iter().map(String::as_str))
     }
 }

@@ -98,7 +98,8 @@ impl Latency {
     pub fn histogram(&self) -> Result<Option<Histogram<u64>>, HistogramError> {
         let Some(hdr) = &self.hdr else { return Ok(None) };
         let bytes = STANDARD.decode(hdr)?;
-        let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice())?;
+        let mut histogram: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes.as_slice())?;
         // The histogram must grow when it is added to one with longer latencies.
         histogram.auto(true);
         Ok(Some(histogram))
@@ -163,18 +164,21 @@ mod tests {
         assert_eq!(coarse.len(), fine.len());
         // Two digits: the bucket of a value is at most 1/128 of it.
         for q in [0.49, 0.5, 0.51, 0.989, 0.99, 0.999, 1.0] {
-            let (coarse, fine) = (coarse.value_at_quantile(q) as f64, fine.value_at_quantile(q) as f64);
+            let (coarse, fine) =
+                (coarse.value_at_quantile(q) as f64, fine.value_at_quantile(q) as f64);
             assert!((coarse / fine - 1.0).abs() <= 1.0 / 128.0, "{q}: {coarse} {fine}");
         }
         for q in [0.1, 0.3, 0.7, 0.9, 0.97] {
-            let (coarse, fine) = (coarse.value_at_quantile(q) as f64, fine.value_at_quantile(q) as f64);
+            let (coarse, fine) =
+                (coarse.value_at_quantile(q) as f64, fine.value_at_quantile(q) as f64);
             assert!((coarse / fine - 1.0).abs() <= 1.0 / 8.0, "{q}: {coarse} {fine}");
         }
         assert_eq!(Latency::default().coarsened().expect("nothing to read"), Latency::default());
     }
 
     fn histogram_of(samples: u64) -> Histogram<u64> {
-        let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
+        let mut histogram =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
         for sample in 1..=samples {
             histogram.record(sample * 1000).expect("sample is in range");
         }

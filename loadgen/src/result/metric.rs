@@ -90,17 +90,27 @@ impl Metric {
             Self::P99_9 => ("p99.9", "p99.9 latency, us", "us", 1e3, 0.10),
             Self::Memory => ("memory", "server memory, bytes per connection", "B/conn", 1.0, 0.05),
             Self::Enters => ("enters", "server enters per message", "/msg", 1.0, 0.02),
-            Self::Switches => ("switches", "server context switches per message", "/msg", 1.0, 0.10),
+            Self::Switches => {
+                ("switches", "server context switches per message", "/msg", 1.0, 0.10)
+            }
             Self::Faults => ("faults", "server page faults per message", "/msg", 1.0, 0.10),
-            Self::Instructions => ("instructions", "server instructions per message", "/msg", 1.0, 0.005),
-            Self::GeneratorCpu => ("generator-cpu", "generator CPU, us per message", "us/msg", 1e3, 0.02),
+            Self::Instructions => {
+                ("instructions", "server instructions per message", "/msg", 1.0, 0.005)
+            }
+            Self::GeneratorCpu => {
+                ("generator-cpu", "generator CPU, us per message", "us/msg", 1e3, 0.02)
+            }
             Self::ServerUser => {
                 ("server-user", "server CPU in user space, us per message", "us/msg", 1e3, 0.10)
             }
             Self::LagP50 => ("lag-p50", "p50 of the lag, us", "us", 1e3, 0.10),
             Self::LagP99 => ("lag-p99", "p99 of the lag, us", "us", 1e3, 0.10),
-            Self::Opening => ("opening", "time until all connections were open, us", "us", 1e3, 0.05),
-            Self::TlsHandshake => ("tls-handshake", "p50 of the TLS handshake, us", "us", 1e3, 0.05),
+            Self::Opening => {
+                ("opening", "time until all connections were open, us", "us", 1e3, 0.05)
+            }
+            Self::TlsHandshake => {
+                ("tls-handshake", "p50 of the TLS handshake, us", "us", 1e3, 0.05)
+            }
         };
         Facts { name, label, unit, divisor, threshold }
     }
@@ -158,7 +168,10 @@ impl Metric {
             Self::Enters => run.server.as_ref()?.enters_per_message(load),
             Self::Switches => {
                 let server = run.server.as_ref()?;
-                Some(server.voluntary_switches_per_message? + server.involuntary_switches_per_message?)
+                Some(
+                    server.voluntary_switches_per_message?
+                        + server.involuntary_switches_per_message?,
+                )
             }
             Self::Faults => run.server.as_ref()?.page_faults_per_message,
             Self::Instructions => run.server.as_ref()?.instructions_per_message,
@@ -174,7 +187,8 @@ impl Metric {
     /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what
     /// is worse large. Metrics outside [`Metric::ALL`] stay as they are.
     pub(crate) fn worsen(self, run: &mut Run, factor: f64) {
-        let whole = |value: &mut Option<u64>| *value = value.map(|n| (n as f64 * factor).round() as u64);
+        let whole =
+            |value: &mut Option<u64>| *value = value.map(|n| (n as f64 * factor).round() as u64);
         let scale = |value: &mut Option<f64>| *value = value.map(|n| n * factor);
         let latency = &mut run.latency_ns.corrected;
         match (self, &mut run.server) {
@@ -189,7 +203,10 @@ impl Metric {
                 scale(&mut server.rss_bytes_per_connection);
             }
             (Self::Enters, Some(server)) => {
-                server.counters.entry("enters".to_owned()).and_modify(|n| *n = (*n as f64 * factor) as u64);
+                server
+                    .counters
+                    .entry("enters".to_owned())
+                    .and_modify(|n| *n = (*n as f64 * factor) as u64);
             }
             (Self::Switches, Some(server)) => {
                 scale(&mut server.voluntary_switches_per_message);
@@ -239,7 +256,8 @@ mod tests {
     fn five_metrics_are_judged_over_both_loads() {
         let closed = example::document().scenarios[0].parameters.clone();
         let open = Load { rate_per_s: Some(1000.0), ..closed.clone() };
-        let gated = |load: &Load| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
+        let gated =
+            |load: &Load| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
         assert_eq!(gated(&closed), [Metric::Throughput, Metric::ServerCpu, Metric::Memory]);
         assert_eq!(gated(&open), [Metric::P50, Metric::P99]);
     }
@@ -254,7 +272,10 @@ mod tests {
             metric.worsen(&mut worse, 1.25);
             let factor = if metric.higher_is_better() { 1.0 / 1.25 } else { 1.25 };
             let ratio = metric.of(&worse, load).zip(before).map(|(after, before)| after / before);
-            assert!(ratio.is_some_and(|ratio| (ratio - factor).abs() < 1e-4), "{metric:?}: {ratio:?}");
+            assert!(
+                ratio.is_some_and(|ratio| (ratio - factor).abs() < 1e-4),
+                "{metric:?}: {ratio:?}"
+            );
         }
     }
 
@@ -272,6 +293,9 @@ mod tests {
         let idle = Load { connections: 1, idle: 4000, ..load.clone() };
         assert_eq!(Metric::Memory.of(run, &idle), Some(250.5));
         let unknown = Run { server: None, ..run.clone() };
-        assert_eq!((Metric::Memory.of(&unknown, load), Metric::ServerCpu.of(&unknown, load)), (None, None));
+        assert_eq!(
+            (Metric::Memory.of(&unknown, load), Metric::ServerCpu.of(&unknown, load)),
+            (None, None)
+        );
     }
 }

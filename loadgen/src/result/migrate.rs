@@ -34,7 +34,10 @@ pub(super) fn migrate(document: &mut Value) {
     }
 }
 
-fn entries<'a>(document: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Map<String, Value>> {
+fn entries<'a>(
+    document: &'a mut Value,
+    list: &str,
+) -> impl Iterator<Item = &'a mut Map<String, Value>> {
     let list = document.get_mut(list).and_then(Value::as_array_mut);
     list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
@@ -51,7 +54,9 @@ fn settings(parameters: &mut Map<String, Value>) -> Map<String, Value> {
     let mut setting = |prefix: &str| {
         let keys = ["engine", "threads", "congestion"];
         let found = keys.map(|key| (key.to_owned(), parameters.remove(&format!("{prefix}{key}"))));
-        let found = found.into_iter().filter_map(|(key, value)| Some((key, value.filter(|v| !v.is_null())?)));
+        let found = found
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.filter(|v| !v.is_null())?)));
         Value::Object(found.collect())
     };
     let ends = [("server".to_owned(), setting("server_")), ("generator".to_owned(), setting(""))];
@@ -92,13 +97,17 @@ mod tests {
             (&document["runs"][0]["scenario"], &document["runs"][1]["scenario"]),
             (&json!("echo-ws-limited"), &json!("echo@epoll"))
         );
-        let scenario: Scenario = serde_json::from_value(document["scenarios"][0].take()).expect("a scenario");
+        let scenario: Scenario =
+            serde_json::from_value(document["scenarios"][0].take()).expect("a scenario");
         assert_eq!(scenario.name, "echo-ws-limited");
         assert_eq!(
             (scenario.generator.engine.as_deref(), scenario.generator.threads),
             (Some("uring"), Some(2))
         );
-        assert_eq!((scenario.server.engine.as_deref(), scenario.server.threads), (Some("epoll"), None));
+        assert_eq!(
+            (scenario.server.engine.as_deref(), scenario.server.threads),
+            (Some("epoll"), None)
+        );
         let load = scenario.parameters;
         assert_eq!(
             (load.message_bytes.to_string().as_str(), load.mask),

@@ -27,9 +27,9 @@ mod verdict;
 
 pub use crate::host::procfs::CostSource;
 pub use document::{
-    Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors, Integrity,
-    Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
-    Setting, Standstill, Start,
+    Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
+    Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server,
+    Session, SessionKind, Setting, Standstill, Start,
 };
 pub use experiment::{ExperimentRecord, Over, Presentation, Promise};
 pub use invalid::InvalidKind;
@@ -43,6 +43,6 @@ pub(crate) use summary::{Summary, median, merged};
 pub use utc::Utc;
 pub(crate) use verdict::default_sides;
 pub use verdict::{
-    Conclusion, FoundRate, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
-    ThresholdSource, Trial, TrialOutcome, Verdict,
+    Conclusion, FoundRate, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict,
+    Threshold, ThresholdSource, Trial, TrialOutcome, Verdict,
 };

@@ -49,6 +49,9 @@ mod tests {
         ] {
             assert_eq!(to_line(&value).expect("JSON"), text);
         }
-        assert_eq!(to_line(&(f64::NAN, 7, "1.23456789")).expect("JSON"), r#"[null,7,"1.23456789"]"#);
+        assert_eq!(
+            to_line(&(f64::NAN, 7, "1.23456789")).expect("JSON"),
+            r#"[null,7,"1.23456789"]"#
+        );
     }
 }

@@ -13,7 +13,8 @@ fn results_folder() -> PathBuf {
 }
 
 fn validator() -> Validator {
-    let text = fs::read_to_string(results_folder().join("schema.json")).expect("schema.json is readable");
+    let text =
+        fs::read_to_string(results_folder().join("schema.json")).expect("schema.json is readable");
     let schema: Value = serde_json::from_str(&text).expect("schema.json is JSON");
     jsonschema::meta::validate(&schema).expect("schema.json is a JSON Schema");
     jsonschema::draft202012::new(&schema).expect("schema.json compiles")
@@ -24,7 +25,10 @@ fn example_value() -> Value {
 }
 
 fn complaints(validator: &Validator, value: &Value) -> Vec<String> {
-    validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    validator
+        .iter_errors(value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
 }
 
 #[test]
@@ -119,8 +123,14 @@ fn check_stored(validator: &Validator, file: &Path) {
     let document = parse(&text, file).expect("the result reads");
     let value: Value = serde_json::from_str(&text).expect("the result is JSON");
     assert_eq!(complaints(validator, &value), Vec::<String>::new(), "{}", file.display());
-    let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    assert_eq!(folder, Some(document.machine.id), "{} lies in another machine's folder", file.display());
+    let folder =
+        file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    assert_eq!(
+        folder,
+        Some(document.machine.id),
+        "{} lies in another machine's folder",
+        file.display()
+    );
 }
 
 /// A change that breaks a document.
@@ -135,7 +145,9 @@ fn a_broken_document_is_refused() {
         ("a count is no integer", |v| v["runs"][0]["sent"] = json!(0.5)),
         ("a figure is null", |v| v["runs"][0]["rate_per_s"] = Value::Null),
         ("a counter is null", |v| v["runs"][0]["latency_ns"]["corrected"]["count"] = Value::Null),
-        ("the histogram is no base64", |v| v["runs"][0]["latency_ns"]["corrected"]["hdr"] = json!("{}")),
+        ("the histogram is no base64", |v| {
+            v["runs"][0]["latency_ns"]["corrected"]["hdr"] = json!("{}");
+        }),
         ("invalid without a reason", |v| v["runs"][0]["valid"] = json!(false)),
         ("valid with a reason", |v| v["runs"][0]["invalid_reasons"] = json!(["x"])),
         ("valid with a kind", |v| v["runs"][0]["invalid_kinds"] = json!(["clock"])),
@@ -164,7 +176,8 @@ fn each_run_is_a_line_of_a_stored_document() {
 /// A session as it was stored under schema 1.
 #[test]
 fn schema_1_is_still_read() {
-    let document = parse(include_str!("schema_1.json"), Path::new("schema_1.json")).expect("it reads");
+    let document =
+        parse(include_str!("schema_1.json"), Path::new("schema_1.json")).expect("it reads");
     assert_eq!((document.schema, document.session.kind), (2, SessionKind::Count));
     let [one, sixteen] = &document.scenarios[..] else { panic!("two scenarios") };
     assert_eq!((one.generator.engine.as_deref(), one.parameters.pipeline), (Some("callgrind"), 1));
@@ -191,9 +204,14 @@ fn committed_sessions_stay_small() {
     for file in files_in(&results_folder()) {
         let text = fs::read_to_string(&file).expect("the result is readable");
         let document = parse(&text, &file).expect("the result reads");
-        let limit = LIMITS.iter().find(|(suite, _)| document.session.suite.as_deref() == Some(suite));
+        let limit =
+            LIMITS.iter().find(|(suite, _)| document.session.suite.as_deref() == Some(suite));
         let bytes = text.len();
-        assert!(limit.is_none_or(|(_, kib)| bytes <= kib * 1024), "{}: {bytes} bytes", file.display());
+        assert!(
+            limit.is_none_or(|(_, kib)| bytes <= kib * 1024),
+            "{}: {bytes} bytes",
+            file.display()
+        );
     }
 }
 
@@ -212,7 +230,8 @@ fn a_compact_session_is_read_back() {
     let mut document = example::document();
     let scenarios = document.scenarios.iter();
     let loads: Vec<_> = scenarios.map(|scenario| scenario.parameters.clone()).collect();
-    document.runs = document.runs.into_iter().zip(&loads).map(|(run, load)| run.compact(load)).collect();
+    document.runs =
+        document.runs.into_iter().zip(&loads).map(|(run, load)| run.compact(load)).collect();
     let json = document.to_json().expect("the document is JSON");
     assert_eq!(parse(&json, Path::new("f.json")).expect("it reads"), document);
     let value: Value = serde_json::from_str(&json).expect("JSON");
@@ -227,7 +246,8 @@ fn fields_with_their_defaults_may_be_written_out() {
     let run = &mut value["runs"][0];
     let none = ["connect", "handshake", "protocol", "closed", "io", "timeout"];
     run["errors"] = none.iter().map(|error| ((*error).to_owned(), json!(0))).collect();
-    (run["invalid_reasons"], run["interrupted"], run["censored"]) = (json!([]), json!(false), Value::Null);
+    (run["invalid_reasons"], run["interrupted"], run["censored"]) =
+        (json!([]), json!(false), Value::Null);
     let empty = json!({ "count": 0, "mean": 0.0, "p50": null, "p90": null, "p99": null, "p99_9": null,
                         "p99_99": null, "max": 0, "hdr": null });
     (run["latency_ns"]["lag"], run["latency_ns"]["tls_handshake"]) = (empty, Value::Null);

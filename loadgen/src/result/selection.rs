@@ -39,7 +39,9 @@ fn hash(name: &str) -> Result<String, Infallible> {
 impl Selection {
     /// Returns whether `document` is meant.
     pub(crate) fn fits(&self, document: &Document) -> bool {
-        let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(test);
+        let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| {
+            wanted.as_deref().is_none_or(test)
+        };
         let Document { session, machine, scenarios, .. } = document;
         is(&self.machine, &|id| machine.id.starts_with(id))
             && is(&self.scenario, &|name| scenarios.iter().any(|scenario| scenario.name == name))
@@ -83,12 +85,17 @@ impl Stored {
 impl Store {
     /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file
     /// does not hide the others.
-    pub(crate) fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
+    pub(crate) fn select(
+        &self,
+        selection: &Selection,
+    ) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for machine in self.machines()? {
             for path in self.sessions(&machine)? {
                 match Self::load(&path) {
-                    Ok(document) if selection.fits(&document) => found.push(Stored { path, document }),
+                    Ok(document) if selection.fits(&document) => {
+                        found.push(Stored { path, document });
+                    }
                     Ok(_) => {}
                     Err(error) => unreadable.push(error),
                 }
@@ -114,7 +121,8 @@ impl Store {
         // file.
         let find = |selection: Selection| {
             let has_runs = |stored: &Stored| stored.document.session.kind != SessionKind::Count;
-            self.select(&selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
+            self.select(&selection)
+                .map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
         };
         let of_commit = |commit| find(Selection { commit: Some(commit), ..Selection::default() });
         let mut found = match what {
@@ -133,7 +141,10 @@ impl Store {
             }
         }
         if found.is_empty() {
-            return Err(StoreError::Nothing { what: what.to_owned(), root: self.root().to_owned() });
+            return Err(StoreError::Nothing {
+                what: what.to_owned(),
+                root: self.root().to_owned(),
+            });
         }
         Ok(found)
     }
@@ -143,7 +154,13 @@ impl Store {
 /// is missing.
 pub(crate) fn commit_of(revision: &str) -> Option<String> {
     let asked = Command::new("git")
-        .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
+        .args([
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            &format!("{revision}^{{commit}}"),
+        ])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
@@ -163,7 +180,10 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Self {
-            Self(std::env::temp_dir().join(format!("sparring-selection-{name}-{}", std::process::id())))
+            Self(
+                std::env::temp_dir()
+                    .join(format!("sparring-selection-{name}-{}", std::process::id())),
+            )
         }
     }
 
@@ -192,7 +212,8 @@ mod tests {
         assert!(Selection::default().fits(&document));
         for (change, right, wrong) in [
             (
-                (|s: &mut Selection, t: &str| s.machine = Some(t.into())) as fn(&mut Selection, &str),
+                (|s: &mut Selection, t: &str| s.machine = Some(t.into()))
+                    as fn(&mut Selection, &str),
                 "0123",
                 "9",
             ),
@@ -202,7 +223,10 @@ mod tests {
         ] {
             assert!(fits(change, right) && !fits(change, wrong), "{right} {wrong}");
         }
-        assert!(fits(|s, t| s.tag = Some(t.into()), "quick"), "an experiment's name is as good as a tag");
+        assert!(
+            fits(|s, t| s.tag = Some(t.into()), "quick"),
+            "an experiment's name is as good as a tag"
+        );
     }
 
     #[test]
@@ -233,7 +257,9 @@ mod tests {
         fs::write(good.with_file_name("cut.json"), "{").expect("written");
         let (found, unreadable) = store.select(&Selection::default()).expect("readable");
         assert_eq!((found.len(), unreadable.len()), (1, 1));
-        assert!(Store::new("/nonexistent").select(&Selection::default()).expect("nothing").0.is_empty());
+        assert!(
+            Store::new("/nonexistent").select(&Selection::default()).expect("nothing").0.is_empty()
+        );
     }
 
     #[test]
@@ -248,7 +274,9 @@ mod tests {
             ..Arm::default()
         };
         duel.arms = vec![arm("A", &before), arm("B", &duel.subject)];
-        assert!(duel.is_duel_of("aaaaaaa", "bbbbbbbbbbbb") && !duel.is_duel_of("bbbbbbb", "aaaaaaa"));
+        assert!(
+            duel.is_duel_of("aaaaaaa", "bbbbbbbbbbbb") && !duel.is_duel_of("bbbbbbb", "aaaaaaa")
+        );
         assert!(Selection { commit: Some("aaaaaaa".into()), ..Selection::default() }.fits(&duel));
     }
 }

@@ -90,7 +90,8 @@ impl Store {
         parse(&json, &path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let written = write(&temporary, json.as_bytes()).and_then(|()| fs::rename(&temporary, &path));
+        let written =
+            write(&temporary, json.as_bytes()).and_then(|()| fs::rename(&temporary, &path));
         written.map_err(|error| {
             // What could not be finished is of no use to anybody; the first error is the one to
             // report.
@@ -102,7 +103,9 @@ impl Store {
 
     pub(super) fn machines(&self) -> Result<Vec<String>, StoreError> {
         let folders = entries(&self.root)?.into_iter().filter(|path| path.is_dir());
-        Ok(folders.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect())
+        Ok(folders
+            .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            .collect())
     }
 
     /// The files of the machine `machine_id`, oldest first: their names begin with the time.
@@ -120,10 +123,11 @@ impl Store {
 
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
     let not_a_result = |source| StoreError::NotAResult { path: path.to_owned(), source };
-    let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| match error.is_eof() {
-        true => StoreError::Truncated { path: path.to_owned(), line: error.line() },
-        false => not_a_result(error),
-    })?;
+    let mut value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| match error.is_eof() {
+            true => StoreError::Truncated { path: path.to_owned(), line: error.line() },
+            false => not_a_result(error),
+        })?;
     // The version first: under a higher one nothing else in the file may mean what this program
     // thinks.
     match value.get("schema").and_then(serde_json::Value::as_u64) {
@@ -170,9 +174,13 @@ fn is_session(path: &Path) -> bool {
 
 fn stem(document: &Document) -> String {
     let session = &document.session;
-    let commit =
-        document.subject.commit.as_deref().map_or_else(|| "unknown".to_owned(), |c| name_part(c, 12));
-    let label = session.tag.as_deref().or(session.suite.as_deref()).map(|label| name_part(label, 40));
+    let commit = document
+        .subject
+        .commit
+        .as_deref()
+        .map_or_else(|| "unknown".to_owned(), |c| name_part(c, 12));
+    let label =
+        session.tag.as_deref().or(session.suite.as_deref()).map(|label| name_part(label, 40));
     let label = label.filter(|label| !label.is_empty()).unwrap_or_else(|| "session".to_owned());
     format!("{}-{commit}-{label}", session.start.compact())
 }
@@ -232,7 +240,10 @@ mod tests {
         let first = store.save(&document).expect("stored");
         let second = store.save(&document).expect("stored");
         assert_ne!(first, second);
-        assert_eq!(fs::read_dir(first.parent().expect("has a parent")).expect("readable").count(), 2);
+        assert_eq!(
+            fs::read_dir(first.parent().expect("has a parent")).expect("readable").count(),
+            2
+        );
     }
 
     #[test]
@@ -267,7 +278,10 @@ mod tests {
         let text = format!("{{\"schema\": {}, \"runs\": \"renamed\"}}", SCHEMA + 1);
         let error = parse(&text, Path::new("f.json")).expect_err("refused");
         assert!(matches!(error, StoreError::HigherSchema { .. }), "{error}");
-        assert!(error.to_string().contains("f.json") && error.to_string().contains("newer"), "{error}");
+        assert!(
+            error.to_string().contains("f.json") && error.to_string().contains("newer"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -294,7 +308,10 @@ mod tests {
         let folder = Folder::new("nan");
         let mut document = example::document();
         document.runs[0].rate_per_s = f64::NAN;
-        assert!(matches!(Store::new(&folder.0).save(&document), Err(StoreError::NotAResult { .. })));
+        assert!(matches!(
+            Store::new(&folder.0).save(&document),
+            Err(StoreError::NotAResult { .. })
+        ));
         assert!(Store::new(&folder.0).sessions("0123456789ab").expect("readable").is_empty());
     }
 

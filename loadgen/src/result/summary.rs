@@ -39,7 +39,11 @@ impl Summary {
         let runs_of = |scenario: &Scenario| {
             document.runs.iter().filter(|run| run.scenario == scenario.name).collect::<Vec<_>>()
         };
-        document.scenarios.iter().filter_map(|scenario| Self::of(scenario, &runs_of(scenario))).collect()
+        document
+            .scenarios
+            .iter()
+            .filter_map(|scenario| Self::of(scenario, &runs_of(scenario)))
+            .collect()
     }
 
     /// The summary of some runs of a scenario: of one side of a comparison, say. `None` where there
@@ -62,7 +66,9 @@ impl Summary {
             bytes_per_s: over(&|run| Some(run.bytes_per_s))?,
             server_cpu_ns: over(&|run| Some(run.server.as_ref()?.cpu_ns_per_message)),
             server_user_ns: over(&|run| run.server.as_ref()?.user_ns_per_message),
-            enters_per_message: over(&|run| run.server.as_ref()?.enters_per_message(&scenario.parameters)),
+            enters_per_message: over(&|run| {
+                run.server.as_ref()?.enters_per_message(&scenario.parameters)
+            }),
             p50: latency(0.5),
             p99: latency(0.99),
             p99_9: latency(0.999),
@@ -141,12 +147,18 @@ mod tests {
         let mut document = example::document();
         let of = |document: &Document, scenario: &str| {
             let all = Summary::all(document);
-            all.iter().find(|summary| summary.scenario == scenario).and_then(|s| s.enters_per_message)
+            all.iter()
+                .find(|summary| summary.scenario == scenario)
+                .and_then(|s| s.enters_per_message)
         };
         // 6,000 enters for 200,000 messages of a WebSocket.
         assert_eq!(of(&document, "echo"), Some(0.03));
         document.runs = vec![example::run("tcp", 60_000)];
-        let tcp = document.scenarios.iter().find(|scenario| scenario.name == "tcp").expect("the scenario");
+        let tcp = document
+            .scenarios
+            .iter()
+            .find(|scenario| scenario.name == "tcp")
+            .expect("the scenario");
         let bytes = tcp.parameters.message_bytes.largest() as u64;
         let server = document.runs[0].server.as_mut().expect("a server");
         server.counters.insert("bytes_in".into(), 200_000 * bytes);

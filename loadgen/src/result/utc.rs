@@ -55,8 +55,10 @@ impl TryFrom<String> for Utc {
 
     /// Reads what `Display` writes, and nothing more lenient.
     fn try_from(text: String) -> Result<Self, String> {
-        let point = parse_rfc3339(&text).ok().and_then(|point| point.duration_since(UNIX_EPOCH).ok());
-        let utc = point.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Self::from_unix_ms);
+        let point =
+            parse_rfc3339(&text).ok().and_then(|point| point.duration_since(UNIX_EPOCH).ok());
+        let utc =
+            point.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Self::from_unix_ms);
         utc.filter(|utc| utc.to_string() == text).ok_or_else(|| {
             format!("`{text}` is not a valid time: expected one such as 2026-03-01T09:30:00.123Z")
         })
@@ -85,9 +87,13 @@ mod tests {
 
     #[test]
     fn other_shapes_are_refused() {
-        for text in
-            ["", "2024-02-29", "2024-02-29T23:59:59Z", "2024-13-29T23:59:59.000Z", "2024-02-29t23:59:59.000Z"]
-        {
+        for text in [
+            "",
+            "2024-02-29",
+            "2024-02-29T23:59:59Z",
+            "2024-13-29T23:59:59.000Z",
+            "2024-02-29t23:59:59.000Z",
+        ] {
             assert!(Utc::try_from(text.to_owned()).is_err(), "{text}");
         }
     }

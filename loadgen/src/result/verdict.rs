@@ -123,7 +123,9 @@ impl Threshold {
     pub(crate) fn of(metric: Metric, noise: Option<f64>) -> Self {
         let default = metric.default_threshold();
         match noise.map(|noise| 2.0 * noise) {
-            Some(relative) if relative > default => Self { relative, source: ThresholdSource::Noise },
+            Some(relative) if relative > default => {
+                Self { relative, source: ThresholdSource::Noise }
+            }
             _ => Self { relative: default, source: ThresholdSource::Default },
         }
     }
@@ -241,7 +243,9 @@ mod tests {
             r#"{ "interleaved": true, "judgements": [],
                  "noise": [{ "scenario": "echo", "metric": "p50", "pairs": 10, "recorded": 31, "p95": 0.1 }] }"#,
         );
-        let SessionVerdict::Comparison(Conclusion { noise, .. }) = noise else { panic!("{noise:?}") };
+        let SessionVerdict::Comparison(Conclusion { noise, .. }) = noise else {
+            panic!("{noise:?}")
+        };
         assert_eq!(noise.len(), 1);
     }
 

@@ -7,8 +7,8 @@ use super::plan::{Plan, Wait};
 use super::tally::{Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::result::{
-    Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server,
-    Standstill, Utc,
+    Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second,
+    Server, Standstill, Utc,
 };
 use crate::target::spawn::Announced;
 
@@ -71,7 +71,9 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
-        server: server.zip(measured.server).map(|(said, cost)| server_figures(plan, said, &cost, measured)),
+        server: server
+            .zip(measured.server)
+            .map(|(said, cost)| server_figures(plan, said, &cost, measured)),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
         repeated: Vec::new(),
@@ -153,7 +155,10 @@ fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
         cpu_ns_per_message: per_message(spent.iter().sum(), measured.tally.received.measured),
         // Both edges are read a moment late: a busy thread may seem to have been on its CPU a
         // moment longer than it could.
-        cpu_utilisation: spent.iter().map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0)).collect(),
+        cpu_utilisation: spent
+            .iter()
+            .map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0))
+            .collect(),
         sent_per_enter: (enters > 0).then(|| sent as f64 / enters as f64),
         wait: plan.placement.wait.unwrap_or(Wait::Sleep).name().to_owned(),
     }
@@ -169,7 +174,8 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
 
 /// Returns the seconds of the window. The last one has its length where the window ends within it.
 fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
-    let kept = series.iter().filter(|entry| Duration::from_secs(entry.second.into()) < window).count();
+    let kept =
+        series.iter().filter(|entry| Duration::from_secs(entry.second.into()) < window).count();
     // Between a cut and the worker's notice of it, a further second may have begun.
     let beyond = series.split_off(kept);
     if let Some(last) = series.last_mut() {
@@ -235,8 +241,10 @@ mod tests {
         let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0] };
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.target.spawn = Some(spawn));
         let counters = [("messages".to_owned(), 7)].into();
-        let server = Some(Announced { engine: Some("uring".to_owned()), counters, ..Announced::default() });
-        let context = Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server, address: None };
+        let server =
+            Some(Announced { engine: Some("uring".to_owned()), counters, ..Announced::default() });
+        let context =
+            Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server, address: None };
         assemble(context, measured)
     }
 
@@ -252,20 +260,27 @@ mod tests {
         assert_eq!(run.client.sent_per_enter, Some(3.0));
         let server = run.server.expect("known");
         assert_eq!((server.cpu_ns_per_message, server.user_ns_per_message), (10.0, Some(2.0)));
-        assert_eq!((server.cost_source, server.cost_resolution_ns), (Some(CostSource::CgroupV2), Some(1000)));
+        assert_eq!(
+            (server.cost_source, server.cost_resolution_ns),
+            (Some(CostSource::CgroupV2), Some(1000))
+        );
         assert_eq!(server.voluntary_switches_per_message, Some(0.1));
         assert_eq!(server.involuntary_switches_per_message, Some(0.05));
         assert_eq!(server.page_faults_per_message, Some(0.01));
         assert_eq!(server.instructions_per_message, Some(4000.0));
         assert_eq!((server.cycles_per_message, server.not_counted), (Some(2000.0), None));
-        assert_eq!((server.rss_bytes, server.rss_bytes_per_connection), (Some(500_000), Some(1000.0)));
+        assert_eq!(
+            (server.rss_bytes, server.rss_bytes_per_connection),
+            (Some(500_000), Some(1000.0))
+        );
         assert_eq!((server.counters["messages"], server.cpus), (7, vec![0]));
     }
 
     #[test]
     fn what_held_the_run_up_is_a_share_of_the_window() {
         let run = run(&measured(Duration::from_secs(2)));
-        let expected = Disturbance { server_waited: Some(0.002), generator_waited: 0.015, stolen: 0.005 };
+        let expected =
+            Disturbance { server_waited: Some(0.002), generator_waited: 0.015, stolen: 0.005 };
         assert_eq!(run.disturbance, Some(expected));
     }
 
@@ -294,8 +309,10 @@ mod tests {
         assert_eq!(spans(2900), [None, None, Some(900_000_000)]);
         assert_eq!(spans(900), [Some(900_000_000)]);
         let all = run(&measured(Duration::from_millis(2900)));
-        let sums =
-            all.series.iter().fold((0, 0), |sum, second| (sum.0 + second.sent, sum.1 + second.received));
+        let sums = all
+            .series
+            .iter()
+            .fold((0, 0), |sum, second| (sum.0 + second.sent, sum.1 + second.received));
         assert_eq!(sums, (all.sent, all.received));
     }
 }

@@ -59,7 +59,13 @@ impl PartialEcho {
     }
 
     /// Takes the next piece of the echo, perhaps empty.
-    pub(crate) fn feed(&mut self, content: &Content, connection: u32, ledger: &Ledger, piece: &[u8]) {
+    pub(crate) fn feed(
+        &mut self,
+        content: &Content,
+        connection: u32,
+        ledger: &Ledger,
+        piece: &[u8],
+    ) {
         let mut rest = piece;
         if content.is_stamped() {
             rest = self.feed_stamp(content, connection, ledger, piece);
@@ -128,13 +134,18 @@ impl PartialEcho {
         let mut echo = std::mem::take(self);
         if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {
             // An echo cut off within its number may belong to the oldest message.
-            let begins =
-                |sequence: &u64| content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got]);
+            let begins = |sequence: &u64| {
+                content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got])
+            };
             echo.sequence = ledger.oldest().filter(begins);
         }
         let len = echo.sequence.map(|sequence| content.len_of(connection, sequence));
         let is_foreign = echo.sequence.is_none() && content.lens().all(|len| len != echo.got);
-        Judged { sequence: echo.sequence, sound: !echo.unsound && len == Some(echo.got), is_foreign }
+        Judged {
+            sequence: echo.sequence,
+            sound: !echo.unsound && len == Some(echo.got),
+            is_foreign,
+        }
     }
 }
 
@@ -314,7 +325,11 @@ mod tests {
         assert_eq!(bench.integrity, integrity(2, 1, 0));
         assert_eq!((bench.received, bench.ledger.outstanding()), (4, 0));
         bench.echo(&bench.message(4), 9);
-        assert_eq!(bench.integrity, Integrity { unsolicited: 1, ..integrity(2, 1, 0) }, "never sent");
+        assert_eq!(
+            bench.integrity,
+            Integrity { unsolicited: 1, ..integrity(2, 1, 0) },
+            "never sent"
+        );
         assert_eq!(bench.received, 4);
     }
 

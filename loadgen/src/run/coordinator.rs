@@ -216,7 +216,8 @@ impl<'a> Coordinator<'a> {
         let all = load.all_connections() as u32;
         let attempts = 2 * (1 + all / (threads * 256)) * self.shared.addresses.len() as u32;
         let paced = load.connect_rate.map_or(0.0, |rate| (f64::from(all) / rate).clamp(0.0, 1e7));
-        let limit = load.connect_timeout.saturating_mul(attempts) + Duration::from_secs_f64(paced) + GRACE;
+        let limit =
+            load.connect_timeout.saturating_mul(attempts) + Duration::from_secs_f64(paced) + GRACE;
         let is_done = |own: &Self| own.connected >= threads || own.is_interrupted;
         if !self.wait_until(Instant::now() + limit, is_done)? {
             let failing = self.shared.any_failing().map(|(since, why)| self.none_stays(since, why));
@@ -262,7 +263,10 @@ impl<'a> Coordinator<'a> {
             .map(|(cpu, now)| now.saturating_sub(stolen.get(&cpu).copied().unwrap_or(now)));
         let spent = Spent {
             threads_cpu_ns: passed().map(|(now, then)| now.0.saturating_sub(then.0)).collect(),
-            threads_waited_ns: passed().map(|(now, then)| now.1.saturating_sub(then.1)).max().unwrap_or(0),
+            threads_waited_ns: passed()
+                .map(|(now, then)| now.1.saturating_sub(then.1))
+                .max()
+                .unwrap_or(0),
             stolen_ns: lost.max().unwrap_or(0),
             counted,
         };
@@ -283,7 +287,9 @@ impl<'a> Coordinator<'a> {
     fn drain(&mut self, window_end: Nanos) -> Result<(), RunError> {
         // What was due in the window may be sent a moment later.
         let threads = self.plan.placement.threads;
-        self.wait_until(Instant::now() + GRACE, |own| own.broken.is_some() || own.load_ended >= threads)?;
+        self.wait_until(Instant::now() + GRACE, |own| {
+            own.broken.is_some() || own.load_ended >= threads
+        })?;
         self.enter(Phase::Drain, Duration::ZERO);
         // A little more than the time after which a message is lost.
         let deadline = Instant::now() + self.plan.load.answer_timeout + TICK;
@@ -338,7 +344,11 @@ impl<'a> Coordinator<'a> {
     // Watching.
 
     /// Watches the run until `is_done` returns true, or until `end`. Returns true if it is done.
-    fn wait_until(&mut self, end: Instant, is_done: impl Fn(&Self) -> bool) -> Result<bool, RunError> {
+    fn wait_until(
+        &mut self,
+        end: Instant,
+        is_done: impl Fn(&Self) -> bool,
+    ) -> Result<bool, RunError> {
         while !is_done(self) {
             let now = Instant::now();
             if now >= end {
@@ -371,7 +381,9 @@ impl<'a> Coordinator<'a> {
                     return Err(RunError::AllClosed { connections, cause, said: String::new() });
                 }
             }
-            Report::LostAtOnce(cause) => self.progress.note(&format!("{cause}; opening connections again")),
+            Report::LostAtOnce(cause) => {
+                self.progress.note(&format!("{cause}; opening connections again"));
+            }
             Report::Failed(error) => return Err(error),
         }
         Ok(())
@@ -404,8 +416,8 @@ impl<'a> Coordinator<'a> {
     /// Ends the run where all attempts to open connections fail: none is open, and for `patience`
     /// all attempts have failed without an echo between them.
     fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
-        let is_of_use =
-            self.shared.total(|gauges| &gauges.open) > 0 || self.shared.total(|gauges| &gauges.received) > 0;
+        let is_of_use = self.shared.total(|gauges| &gauges.open) > 0
+            || self.shared.total(|gauges| &gauges.received) > 0;
         if is_of_use || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {
             return Ok(());
         }
@@ -440,7 +452,8 @@ impl<'a> Coordinator<'a> {
     fn explain(&mut self, mut error: RunError) -> RunError {
         let Some(server) = self.server.as_mut() else { return error };
         let began = Instant::now();
-        let may_explain = !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Setup(_));
+        let may_explain =
+            !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Setup(_));
         while may_explain && began.elapsed() < DYING {
             if let Some(status) = server.exit_status() {
                 server.wait_for_output();
@@ -448,7 +461,9 @@ impl<'a> Coordinator<'a> {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        if let RunError::AllClosed { said, .. } | RunError::StoppedAnswering { said, .. } = &mut error {
+        if let RunError::AllClosed { said, .. } | RunError::StoppedAnswering { said, .. } =
+            &mut error
+        {
             *said = server.stderr_tail();
         }
         error
@@ -500,7 +515,8 @@ impl<'a> Coordinator<'a> {
 
     /// Returns the nanoseconds of each worker thread on a processor and waiting for one.
     fn threads_times(&self) -> Vec<(u64, u64)> {
-        let tids = self.shared.gauges.iter().map(|gauges| gauges.tid.load(Ordering::Relaxed) as u32);
+        let tids =
+            self.shared.gauges.iter().map(|gauges| gauges.tid.load(Ordering::Relaxed) as u32);
         tids.map(|tid| procfs::schedstat(std::process::id(), tid).unwrap_or_default()).collect()
     }
 

@@ -127,7 +127,11 @@ pub enum RunError {
 
 impl From<SpawnError> for RunError {
     fn from(error: SpawnError) -> Self {
-        if matches!(error, SpawnError::Interrupted) { Self::Interrupted } else { Self::Spawn(error) }
+        if matches!(error, SpawnError::Interrupted) {
+            Self::Interrupted
+        } else {
+            Self::Spawn(error)
+        }
     }
 }
 

@@ -112,14 +112,17 @@ impl Ledger {
     /// Returns the outstanding messages, oldest first, and true where a later one has come back.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = (Times, bool)> + '_ {
         let all = self.oldest..self.next;
-        all.filter_map(|sequence| Some((self.times(self.slot(sequence))?, sequence < self.expected)))
+        all.filter_map(|sequence| {
+            Some((self.times(self.slot(sequence))?, sequence < self.expected))
+        })
     }
 
     /// Returns true where the counts agree with the slots of the ring: each outstanding message has
     /// one slot, and no other message has one.
     pub(crate) fn is_balanced(&self) -> bool {
         let slots = self.unanswered().count() as u64;
-        let taken = self.ring[..self.len as usize].iter().filter(|&&due| due != BACK).count() as u64;
+        let taken =
+            self.ring[..self.len as usize].iter().filter(|&&due| due != BACK).count() as u64;
         slots == u64::from(self.outstanding) && taken == slots && self.lost + slots <= self.next
     }
 

@@ -113,12 +113,14 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let mut server = spawn.map(start).transpose()?;
     let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
-    let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
+    let mut measured =
+        Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
     let server = server.map(Server::end);
     let address = shared.addresses_in_use();
     let run = assemble(Context { plan, start, cpus: &cpus, server, address }, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
-    let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
+    let seconds =
+        intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
     let error = measured.broken.map(|(error, _)| error);
     Ok(Outcome { run, seconds, error })
 }

@@ -45,7 +45,8 @@ impl Head {
         let len = match transport {
             Transport::Tcp => 0,
             Transport::Ws | Transport::Wss => {
-                Header { fin, rsv: 0, opcode, mask, payload_len: payload_len as u64 }.encode(&mut bytes)
+                Header { fin, rsv: 0, opcode, mask, payload_len: payload_len as u64 }
+                    .encode(&mut bytes)
             }
         };
         Self { bytes, len }
@@ -55,13 +56,22 @@ impl Head {
 impl Outgoing {
     pub(crate) fn new(load: &Load, content: &Content, mut random: Random) -> Self {
         let opcode = content.kind().opcode();
-        let heads = content.lens().map(|len| Head::new(load.transport, opcode, true, len)).collect();
+        let heads =
+            content.lens().map(|len| Head::new(load.transport, opcode, true, len)).collect();
         let fixed_key = match load.mask {
             Mask::Random => None,
             // Not zero, which would mask nothing.
-            Mask::Fixed => Some(MaskingKey::from_bytes((random.next() as u32 | 0x0101_0101).to_le_bytes())),
+            Mask::Fixed => {
+                Some(MaskingKey::from_bytes((random.next() as u32 | 0x0101_0101).to_le_bytes()))
+            }
         };
-        Self { random, transport: load.transport, fragments: load.fragments as usize, fixed_key, heads }
+        Self {
+            random,
+            transport: load.transport,
+            fragments: load.fragments as usize,
+            fixed_key,
+            heads,
+        }
     }
 
     /// Sends messages, as far as unsent bytes allow. Returns the first message that is left.
@@ -97,7 +107,13 @@ impl Outgoing {
         sequences.start
     }
 
-    fn send_one(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
+    fn send_one(
+        &mut self,
+        content: &Content,
+        connection: u32,
+        sequence: u64,
+        out: &mut Output<'_>,
+    ) {
         let class = content.class_of(connection, sequence);
         let len = content.len_of(connection, sequence);
         if self.fragments > 1 || len >= OWNED_FROM {
@@ -109,7 +125,14 @@ impl Outgoing {
     }
 
     #[inline]
-    fn write(&mut self, content: &Content, class: usize, connection: u32, sequence: u64, frame: &mut [u8]) {
+    fn write(
+        &mut self,
+        content: &Content,
+        class: usize,
+        connection: u32,
+        sequence: u64,
+        frame: &mut [u8],
+    ) {
         let head_len = self.heads[class].len;
         let key = self.begin(class, frame);
         let payload = &mut frame[head_len..];
@@ -139,7 +162,13 @@ impl Outgoing {
     }
 
     /// Sends a message in a buffer of its own, in frames of nearly equal length (RFC 6455 5.4).
-    fn send_owned(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
+    fn send_owned(
+        &mut self,
+        content: &Content,
+        connection: u32,
+        sequence: u64,
+        out: &mut Output<'_>,
+    ) {
         let (len, count) = (content.len_of(connection, sequence), self.fragments);
         let mut buffer = out.buffer();
         buffer.reserve(len + count * Header::MAX_LEN);
@@ -197,7 +226,8 @@ impl Outgoing {
     #[inline]
     fn key(&mut self) -> MaskingKey {
         let random = &mut self.random;
-        self.fixed_key.unwrap_or_else(|| MaskingKey::from_bytes((random.next() as u32).to_le_bytes()))
+        self.fixed_key
+            .unwrap_or_else(|| MaskingKey::from_bytes((random.next() as u32).to_le_bytes()))
     }
 
     /// Returns a nonce for the opening handshake (RFC 6455 4.1).
@@ -295,7 +325,8 @@ mod tests {
     fn frames(bytes: &[u8]) -> Vec<(bool, Opcode, [u8; 4], Vec<u8>)> {
         let (mut at, mut frames) = (0, Vec::new());
         while at < bytes.len() {
-            let (header, len) = Header::parse(&bytes[at..]).expect("a header").expect("a whole one");
+            let (header, len) =
+                Header::parse(&bytes[at..]).expect("a header").expect("a whole one");
             let key = header.mask.expect("masked");
             at += len + header.payload_len as usize;
             let mut payload = bytes[at - header.payload_len as usize..at].to_vec();
@@ -310,13 +341,16 @@ mod tests {
         for len in [0, 2, 5, 40, 10_000, 100_001] {
             for count in [2, 3, 7] {
                 let content = Content::new(Payload::TextMixed, &[(len, 1)], 1);
-                let frames = frames(&wire(framed(Transport::Ws, count, Mask::Random), &content, 0..2));
+                let frames =
+                    frames(&wire(framed(Transport::Ws, count, Mask::Random), &content, 0..2));
                 assert_eq!(frames.len(), 2 * count as usize);
                 for (message, sequence) in frames.chunks(count as usize).zip(0..) {
-                    let payload = message.iter().flat_map(|frame| frame.3.clone()).collect::<Vec<_>>();
+                    let payload =
+                        message.iter().flat_map(|frame| frame.3.clone()).collect::<Vec<_>>();
                     assert!(content.matches(3, sequence, &payload), "{len} in {count}");
                     assert!(
-                        message.iter().rev().skip(1).all(|frame| !frame.0) && message[count as usize - 1].0
+                        message.iter().rev().skip(1).all(|frame| !frame.0)
+                            && message[count as usize - 1].0
                     );
                     assert_eq!(message[0].1, Opcode::Text);
                     assert!(message[1..].iter().all(|frame| frame.1 == Opcode::Continuation));

@@ -147,7 +147,10 @@ mod tests {
                     for window in [1.0, 2.0, 4.0, 30.0] {
                         let paces = paces(rate, rate * share, 0.001, warmup, window);
                         let enough = rate * (warmup + window) / 2.0 * (1.0 - share) > 30.0;
-                        assert!(!enough || !is_kept(paces), "{rate} {share} {warmup} {window}: {paces:?}");
+                        assert!(
+                            !enough || !is_kept(paces),
+                            "{rate} {share} {warmup} {window}: {paces:?}"
+                        );
                     }
                 }
             }

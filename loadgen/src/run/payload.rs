@@ -178,7 +178,8 @@ impl Content {
         let body = class.body(mix(connection, sequence));
         match echo.split_first_chunk::<STAMP>() {
             Some((stamp, rest)) => {
-                u128::from_le_bytes(*stamp) == self.stamp_word(connection, sequence) && same(rest, body)
+                u128::from_le_bytes(*stamp) == self.stamp_word(connection, sequence)
+                    && same(rest, body)
             }
             None => echo == body,
         }
@@ -222,7 +223,9 @@ fn same(a: &[u8], b: &[u8]) -> bool {
         return false;
     }
     match a.len() {
-        16..=32 => a.first_chunk::<16>() == b.first_chunk() && a.last_chunk::<16>() == b.last_chunk(),
+        16..=32 => {
+            a.first_chunk::<16>() == b.first_chunk() && a.last_chunk::<16>() == b.last_chunk()
+        }
         _ => a == b,
     }
 }
@@ -251,7 +254,8 @@ fn read_hex(digits: &[u8]) -> Option<u32> {
 fn fill_line(payload: Payload, cut: usize, random: &mut Random, pool: &mut Vec<u8>) {
     let scripts: &[Script] = match payload {
         Payload::Binary => {
-            return (0..LINE / 8).for_each(|_| pool.extend_from_slice(&random.next().to_le_bytes()));
+            return (0..LINE / 8)
+                .for_each(|_| pool.extend_from_slice(&random.next().to_le_bytes()));
         }
         Payload::TextAscii => &[LATIN],
         Payload::TextMixed => &MIXED,
@@ -265,7 +269,8 @@ type Script = (char, char);
 
 const LATIN: Script = ('a', 'z');
 /// One to four bytes a character; CJK and Cyrillic twice, as emoji are rarer.
-const MIXED: [Script; 7] = [LATIN, LATIN, ('а', 'я'), ('а', 'п'), ('一', '鿋'), ('ぁ', 'ん'), ('😀', '🙏')];
+const MIXED: [Script; 7] =
+    [LATIN, LATIN, ('а', 'я'), ('а', 'п'), ('一', '鿋'), ('ぁ', 'ん'), ('😀', '🙏')];
 
 /// Adds words of up to seven characters, each of one script, `len` bytes in all.
 fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec<u8>) {
@@ -337,7 +342,8 @@ mod tests {
     #[test]
     fn mixed_text_has_characters_of_every_length_and_ascii_text_only_of_one() {
         let text = |payload| {
-            String::from_utf8(message(&Content::new(payload, &[(4096, 1)], 1), 0, 0)).expect("UTF-8")
+            String::from_utf8(message(&Content::new(payload, &[(4096, 1)], 1), 0, 0))
+                .expect("UTF-8")
         };
         let mixed = text(Payload::TextMixed);
         assert!((1..=4).all(|len| mixed.chars().any(|c| c.len_utf8() == len)));
@@ -351,7 +357,11 @@ mod tests {
             for (connection, sequence) in [(0, 0), (7, 1), (u32::MAX, (1 << 33) + 5)] {
                 let stamp = content.stamp(connection, sequence);
                 let near = sequence.saturating_sub(3);
-                assert_eq!(content.read_stamp(&stamp, near), Some((connection, sequence)), "{payload:?}");
+                assert_eq!(
+                    content.read_stamp(&stamp, near),
+                    Some((connection, sequence)),
+                    "{payload:?}"
+                );
                 assert_eq!(content.read_stamp(&stamp, sequence + 3), Some((connection, sequence)));
             }
         }

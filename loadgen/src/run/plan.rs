@@ -156,7 +156,8 @@ impl Plan {
         }
         for (flag, rate) in [("-R", load.rate_per_s), ("--connect-rate", load.connect_rate)] {
             let rate = rate.unwrap_or(1.0);
-            let reason = format!("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}");
+            let reason =
+                format!("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}");
             require(rate > 0.0 && rate <= MAX_RATE, reason)?;
         }
         for (flag, span) in [
@@ -190,7 +191,10 @@ impl Plan {
             ("--subprotocol", !target.subprotocols.is_empty()),
             ("--header", !target.headers.is_empty()),
         ] {
-            require(!is_given, format!("{flag} needs a ws:// URL: over tcp:// there are only bytes"))?;
+            require(
+                !is_given,
+                format!("{flag} needs a ws:// URL: over tcp:// there are only bytes"),
+            )?;
         }
         require(
             load.message_bytes.weighted().iter().all(|(size, _)| *size > 0),
@@ -211,10 +215,13 @@ impl Plan {
         let (bytes, most) = (each.saturating_mul(connections.into()), MAX_OUTSTANDING_BYTES);
         require(
             bytes <= most,
-            format!("-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {most}"),
+            format!(
+                "-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {most}"
+            ),
         )?;
         let fits = cpus.is_empty() || cpus.len() == *threads as usize;
-        let (cpus, threads) = (count(cpus.len() as u64, "processor"), count((*threads).into(), "thread"));
+        let (cpus, threads) =
+            (count(cpus.len() as u64, "processor"), count((*threads).into(), "thread"));
         require(fits, format!("--cpus names {cpus} for {threads} (-t): one each"))?;
         require(
             target.url.port != Port::Chosen || target.spawn.is_some(),
@@ -268,7 +275,14 @@ impl Target {
 impl Placement {
     /// Returns one thread at the kernel's choice.
     pub fn new(engine: EngineKind) -> Self {
-        Self { engine, threads: 1, cpus: Vec::new(), wait: None, congestion: None, source_ips: Vec::new() }
+        Self {
+            engine,
+            threads: 1,
+            cpus: Vec::new(),
+            wait: None,
+            congestion: None,
+            source_ips: Vec::new(),
+        }
     }
 }
 
@@ -315,12 +329,16 @@ mod tests {
         assert!(refused(|p| p.load.max_outstanding = 0).starts_with("--max-outstanding"));
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let plan = plan("ws://h/").with(|plan| plan.load.rate_per_s = Some(rate));
-            assert!(plan.check().is_err_and(|error| error.to_string().starts_with("-R ")), "{rate}");
+            assert!(
+                plan.check().is_err_and(|error| error.to_string().starts_with("-R ")),
+                "{rate}"
+            );
         }
         assert!(refused(|p| p.load.message_bytes = 0.into()).starts_with("-s 0"));
         assert!(refused(|p| p.load.message_bytes = usize::MAX.into()).starts_with("-s "));
         assert!(
-            refused(|p| p.load.message_bytes = MAX_MESSAGE_BYTES.into()).starts_with("-c, --pipeline and -s")
+            refused(|p| p.load.message_bytes = MAX_MESSAGE_BYTES.into())
+                .starts_with("-c, --pipeline and -s")
         );
         assert!(refused(|p| p.placement.cpus = vec![0, 1]).starts_with("--cpus"));
         assert!(refused(|p| p.load.measure = Duration::ZERO).starts_with("-d"));
@@ -336,7 +354,10 @@ mod tests {
         let stored = plan.stored_scenario();
         assert_eq!((stored.name.as_str(), &stored.parameters), ("run", &plan.load));
         assert_eq!(stored.parameters.transport, Transport::Tcp);
-        assert_eq!((stored.generator.engine.as_deref(), stored.generator.threads), (Some("epoll"), Some(1)));
+        assert_eq!(
+            (stored.generator.engine.as_deref(), stored.generator.threads),
+            (Some("epoll"), Some(1))
+        );
         assert_eq!((stored.server.engine.as_deref(), stored.server.threads), (Some("uring"), None));
     }
 }

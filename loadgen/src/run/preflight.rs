@@ -37,14 +37,19 @@ pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunErro
 fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
     match (from, to) {
         (IpAddr::V4(_), SocketAddr::V4(_)) => true,
-        (IpAddr::V6(from), SocketAddr::V6(to)) => !from.is_unicast_link_local() || to.scope_id() != 0,
+        (IpAddr::V6(from), SocketAddr::V6(to)) => {
+            !from.is_unicast_link_local() || to.scope_id() != 0
+        }
         _ => false,
     }
 }
 
 fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
-    let lonely =
-        plan.placement.source_ips.iter().find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
+    let lonely = plan
+        .placement
+        .source_ips
+        .iter()
+        .find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
     let Some(&source_ip) = lonely else { return Ok(()) };
     // A source that reaches no address of its own family is link-local.
     let (to, why) = match addresses.iter().find(|to| to.is_ipv6() == source_ip.is_ipv6()) {
@@ -53,7 +58,10 @@ fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError>
             "a link-local address reaches its own link alone; name the server's link-local address and its \
              zone in the URL, as in ws://[fe80::1%25eth0]:9001/",
         ),
-        None => (&addresses[0], "IPv4 and IPv6 do not mix; name a source address of the server's family"),
+        None => (
+            &addresses[0],
+            "IPv4 and IPv6 do not mix; name a source address of the server's family",
+        ),
     };
     Err(RunError::Setup(anyhow!("--source-ip {source_ip} cannot reach {to}: {why}")))
 }
@@ -113,7 +121,11 @@ pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
 }
 
 /// Returns the range, where more than half of its odd ports are needed for each source address.
-fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Option<RangeInclusive<u16>> {
+fn crowded(
+    range: RangeInclusive<u16>,
+    connections: u64,
+    sources: usize,
+) -> Option<RangeInclusive<u16>> {
     let of_each = connections.div_ceil(sources.max(1) as u64);
     (of_each > range.len() as u64 / 4).then_some(range)
 }
@@ -124,7 +136,8 @@ pub(super) fn place(plan: &Plan) -> Vec<usize> {
     if !plan.placement.cpus.is_empty() {
         return plan.placement.cpus.clone();
     }
-    let (allowed, threads) = (affinity::allowed().unwrap_or_default(), plan.placement.threads as usize);
+    let (allowed, threads) =
+        (affinity::allowed().unwrap_or_default(), plan.placement.threads as usize);
     choose(&allowed, plan.server_cpus(), threads, affinity::siblings)
 }
 
@@ -139,7 +152,11 @@ pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
 }
 
 /// Returns true where each of `cpus` is known to be alone on its core.
-fn cores_are_free(cpus: &[usize], servers: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> bool {
+fn cores_are_free(
+    cpus: &[usize],
+    servers: &[usize],
+    siblings: impl Fn(usize) -> Vec<usize>,
+) -> bool {
     let shares = |cpu: usize, other: usize| cpu == other || siblings(cpu).contains(&other);
     let is_alone = |(index, &cpu): (usize, &usize)| {
         !servers.iter().any(|&server| shares(cpu, server))
@@ -154,7 +171,8 @@ fn choose(
     threads: usize,
     siblings: impl Fn(usize) -> Vec<usize>,
 ) -> Vec<usize> {
-    let mut free: Vec<usize> = allowed.iter().copied().filter(|cpu| !servers.contains(cpu)).collect();
+    let mut free: Vec<usize> =
+        allowed.iter().copied().filter(|cpu| !servers.contains(cpu)).collect();
     if free.is_empty() {
         free = allowed.to_vec();
     }
@@ -176,8 +194,9 @@ mod tests {
 
     #[test]
     fn addresses_and_names_are_resolved() {
-        let resolve =
-            |url: &str| resolve(&Plan::new(url.parse().expect("url"), engine::EngineKind::Epoll), 7);
+        let resolve = |url: &str| {
+            resolve(&Plan::new(url.parse().expect("url"), engine::EngineKind::Epoll), 7)
+        };
         assert_eq!(
             resolve("ws://127.0.0.1/").expect("an address"),
             ["127.0.0.1:7".parse::<SocketAddr>().expect("address")]
@@ -198,14 +217,17 @@ mod tests {
 
     #[test]
     fn too_many_connections_are_refused_with_the_remedy() {
-        let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
+        let mut plan =
+            Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
         plan.load.connections = 1 << 24;
-        let error = check_limits(&plan).map_or_else(|error| error.to_string(), |()| "ulimit -n".to_owned());
+        let error =
+            check_limits(&plan).map_or_else(|error| error.to_string(), |()| "ulimit -n".to_owned());
         assert!(error.contains("ulimit -n"), "{error}");
         let error = check_ports(&plan).expect_err("no machine has so many ports").to_string();
         assert!(error.contains("ip_local_port_range") && error.contains("--source-ip"), "{error}");
         plan.load.connections = 40_000;
-        plan.placement.source_ips = (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
+        plan.placement.source_ips =
+            (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
         assert!(check_ports(&plan).is_ok());
     }
 
@@ -227,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_source_that_cannot_be_one_is_named() {
-        let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
+        let mut plan =
+            Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
         for source in ["::1", "192.0.2.1"] {
             plan.placement.source_ips = vec![source.parse().expect("address")];
             let checked = resolve(&plan, 1).and_then(|_| check_ports(&plan));

@@ -49,9 +49,23 @@ impl Shard {
 
 impl Schedule {
     /// Returns a schedule of `rate_per_s` messages over all connections, from `epoch` on.
-    pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, shard: Shard, random: Random) -> Self {
-        let mut schedule =
-            Self { arrival, epoch, gap: 1e9 / rate_per_s, shard, random, link: 0, round: 0, offset: 0.0 };
+    pub(crate) fn new(
+        arrival: Arrival,
+        rate_per_s: f64,
+        epoch: Nanos,
+        shard: Shard,
+        random: Random,
+    ) -> Self {
+        let mut schedule = Self {
+            arrival,
+            epoch,
+            gap: 1e9 / rate_per_s,
+            shard,
+            random,
+            link: 0,
+            round: 0,
+            offset: 0.0,
+        };
         match arrival {
             Arrival::Poisson => schedule.draw(),
             Arrival::Constant | Arrival::Burst(_) => schedule.compute(),
@@ -143,7 +157,8 @@ mod tests {
 
     fn schedules(arrival: Arrival, rate: f64, connections: u32, threads: u32) -> Vec<Schedule> {
         let shard = |worker| Shard { worker, threads, connections };
-        let schedule = |w| Schedule::new(arrival, rate, EPOCH, shard(w), Random::new(1, u64::from(w)));
+        let schedule =
+            |w| Schedule::new(arrival, rate, EPOCH, shard(w), Random::new(1, u64::from(w)));
         (0..threads).map(schedule).collect()
     }
 
@@ -168,8 +183,10 @@ mod tests {
     #[test]
     fn message_k_is_due_after_k_gaps_on_connection_k_mod_c_whatever_the_threads() {
         for (connections, threads) in [(1, 1), (64, 1), (10, 4), (7, 7)] {
-            let all =
-                messages(schedules(Arrival::Constant, 3_000_000.0, connections, threads), Nanos(105_000));
+            let all = messages(
+                schedules(Arrival::Constant, 3_000_000.0, connections, threads),
+                Nanos(105_000),
+            );
             assert_eq!(all.len(), 300);
             for (k, (due, connection)) in all.into_iter().enumerate() {
                 assert_eq!(
@@ -192,19 +209,26 @@ mod tests {
         let burst = Arrival::Burst(NonZeroU32::new(16).expect("not zero"));
         let all = messages(schedules(burst, 16_000.0, 5, 2), Nanos(EPOCH.0 + 3_000_000));
         assert_eq!(all.len(), 48);
-        assert!(all.iter().enumerate().all(|(k, (due, _))| *due == k as u64 / 16 * 1_000_000), "{all:?}");
+        assert!(
+            all.iter().enumerate().all(|(k, (due, _))| *due == k as u64 / 16 * 1_000_000),
+            "{all:?}"
+        );
     }
 
     #[test]
     fn poisson_arrivals_have_the_rate_and_the_spread_of_their_law() {
         for threads in [1, 3] {
-            let all =
-                messages(schedules(Arrival::Poisson, 100_000.0, 9, threads), Nanos(EPOCH.0 + 1_000_000_000));
+            let all = messages(
+                schedules(Arrival::Poisson, 100_000.0, 9, threads),
+                Nanos(EPOCH.0 + 1_000_000_000),
+            );
             // 100,000 with a standard deviation of 316.
             assert!((98_500..101_500).contains(&all.len()), "{}", all.len());
-            let gaps: Vec<f64> = all.windows(2).map(|pair| (pair[1].0 - pair[0].0) as f64).collect();
+            let gaps: Vec<f64> =
+                all.windows(2).map(|pair| (pair[1].0 - pair[0].0) as f64).collect();
             let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-            let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+            let variance =
+                gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
             assert!((0.97..1.03).contains(&(variance.sqrt() / mean)), "{}", variance.sqrt() / mean);
             for connection in 0..9 {
                 let share = all.iter().filter(|message| message.1 == connection).count();
@@ -212,7 +236,10 @@ mod tests {
             }
             assert_eq!(
                 all,
-                messages(schedules(Arrival::Poisson, 1e5, 9, threads), Nanos(EPOCH.0 + 1_000_000_000))
+                messages(
+                    schedules(Arrival::Poisson, 1e5, 9, threads),
+                    Nanos(EPOCH.0 + 1_000_000_000)
+                )
             );
         }
     }

@@ -206,7 +206,11 @@ impl Shared {
             has_told: AtomicBool::new(false),
             request: plan.target.request(&url),
             url,
-            content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
+            content: Content::new(
+                plan.load.payload,
+                plan.load.message_bytes.weighted(),
+                plan.load.seed,
+            ),
             source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
             window: Window::unset(),
             gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
@@ -214,7 +218,11 @@ impl Shared {
     }
 
     pub(crate) fn shard(&self, worker: usize) -> Shard {
-        Shard { worker: worker as u32, threads: self.gauges.len() as u32, connections: self.load.connections }
+        Shard {
+            worker: worker as u32,
+            threads: self.gauges.len() as u32,
+            connections: self.load.connections,
+        }
     }
 
     pub(crate) fn idle_shard(&self, worker: usize) -> Shard {
@@ -224,7 +232,8 @@ impl Shared {
     /// Returns the messages that a worker may send; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
         let (worker, threads) = (worker as u64, self.gauges.len() as u64);
-        self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
+        self.limited_messages()
+            .map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
     }
 
     /// Returns the number of messages that ends the window. Where the plan has it at even

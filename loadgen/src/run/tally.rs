@@ -244,7 +244,9 @@ impl Tally {
 
     /// Records how long a connection had waited for its oldest echo at the window's end.
     pub(crate) fn waits_at_end(&mut self, waited: Duration) {
-        self.waiting.record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1)).expect(GROWS);
+        self.waiting
+            .record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1))
+            .expect(GROWS);
     }
 
     /// Records a message without an echo at the end: a latency of at least `age_ns`. `second` is
@@ -440,8 +442,15 @@ fn add_errors(sum: &mut Errors, part: Errors) {
 }
 
 fn add_integrity(sum: &mut Integrity, part: Integrity) {
-    let Integrity { lost, lost_with_connection, duplicated, reordered, corrupted, wrong_opcode, unsolicited } =
-        part;
+    let Integrity {
+        lost,
+        lost_with_connection,
+        duplicated,
+        reordered,
+        corrupted,
+        wrong_opcode,
+        unsolicited,
+    } = part;
     sum.lost += lost;
     sum.lost_with_connection += lost_with_connection;
     sum.unsolicited += unsolicited;
@@ -484,7 +493,10 @@ mod tests {
         }
         tally.enter_repeated();
         tally.enter_repeated();
-        assert_eq!((tally.latency.len(), tally.latency.count_at(100), tally.received.total), (22, 21, 22));
+        assert_eq!(
+            (tally.latency.len(), tally.latency.count_at(100), tally.received.total),
+            (22, 21, 22)
+        );
         assert_eq!((tally.series[0].received, tally.series[1].received), (16, 6));
     }
 
@@ -497,7 +509,10 @@ mod tests {
         tally.received_planned(times, Nanos(2_000), None, Some(0));
         assert_eq!((tally.latency.len(), tally.received.measured, tally.received.total), (2, 2, 3));
         let parts = tally.parts.as_ref().expect("an open loop");
-        assert_eq!((parts.uncorrected.max(), parts.lag.max(), tally.latency.max()), (700, 300, 1_000));
+        assert_eq!(
+            (parts.uncorrected.max(), parts.lag.max(), tally.latency.max()),
+            (700, 300, 1_000)
+        );
         let series = tally.seconds();
         assert_eq!((series[0].received, series[1].received), (1, 1));
         assert_eq!((series[0].max, series[1].max), (Some(1_000), Some(1_000)));
@@ -514,7 +529,9 @@ mod tests {
         tally.add(&other);
         assert!(tally.latency.max().abs_diff(3_000_000_000_000) < 3_000_000_000);
         assert!(tally.latency.min().abs_diff(71_500_000_000) < 100_000_000);
-        assert!(tally.intervals[0].as_ref().is_some_and(|interval| interval.max() > 2_900_000_000_000));
+        assert!(
+            tally.intervals[0].as_ref().is_some_and(|interval| interval.max() > 2_900_000_000_000)
+        );
     }
 
     #[test]
@@ -557,13 +574,17 @@ mod tests {
         b.errors.closed = 2;
         b.integrity.lost = 3;
         b.failed(Some(0));
-        b.opened(OpeningTimes { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
+        b.opened(
+            OpeningTimes { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) },
+            Nanos(5),
+        );
         a.enter_repeated();
         b.enter_repeated();
         a.add(&b);
         assert_eq!((a.latency.len(), a.received.measured, a.sent.measured), (2, 2, 1));
         assert_eq!((a.faults(), a.connect.len()), (5, 1));
-        let expected = Second { sent: 1, received: 2, errors: 1, max: Some(30), ..Second::default() };
+        let expected =
+            Second { sent: 1, received: 2, errors: 1, max: Some(30), ..Second::default() };
         assert_eq!(a.seconds(), [expected]);
         assert_eq!(a.intervals[0].as_ref().map(|interval| interval.len()), Some(2));
     }

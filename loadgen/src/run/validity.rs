@@ -97,7 +97,8 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     }
     time(measured, &mut verdict);
     if let Some(imbalance) = &tally.imbalance {
-        let reason = format!("the generator's counts do not add up ({imbalance}); please report this");
+        let reason =
+            format!("the generator's counts do not add up ({imbalance}); please report this");
         verdict.doubt(InvalidKind::Imbalance, reason);
     }
     if let Some(server) = &measured.server {
@@ -248,7 +249,9 @@ fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdi
 fn remedy(plan: &Plan, measured: &Measured) -> &'static str {
     match plan.placement.wait {
         Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
-        _ if busiest(measured) > BUSY => "a thread had no idle time: more threads (-t) or a lower rate",
+        _ if busiest(measured) > BUSY => {
+            "a thread had no idle time: more threads (-t) or a lower rate"
+        }
         _ => "--wait spin, or processors that nobody else uses",
     }
 }
@@ -264,7 +267,8 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
         return;
     }
     let window_ns = measured.window.as_nanos() as f64;
-    let generator = format!("a thread of the generator was busy {:.0} % of the window", busy * 100.0);
+    let generator =
+        format!("a thread of the generator was busy {:.0} % of the window", busy * 100.0);
     match measured.server.map(|server| server.cpu.busiest_ns as f64 / window_ns.max(1.0)) {
         Some(server) if server < IDLE => verdict.doubt(InvalidKind::BusyGenerator, format!(
             "the generator was the limit: {generator}, the server's busiest thread {:.0} %: more threads (-t)",
@@ -415,7 +419,9 @@ mod tests {
         };
         let (reasons, notes) = judged(0.97, Some(0.6));
         assert!(
-            reasons[0].contains("generator was the limit") && reasons[0].contains("60 %") && notes.is_empty()
+            reasons[0].contains("generator was the limit")
+                && reasons[0].contains("60 %")
+                && notes.is_empty()
         );
         let (reasons, notes) = judged(0.97, Some(0.97));
         assert!(reasons.is_empty() && notes[0].contains("that of the pair"));
@@ -428,7 +434,8 @@ mod tests {
     fn accounts_of_cpu_time_that_differ_are_noted() {
         let mut measured = measured(closed(), 0.5, Some(0.5));
         let cpu = &mut measured.server.as_mut().expect("a server").cpu;
-        (cpu.total_ns, cpu.other_total_ns, cpu.is_incomplete) = (1_600_000_000, Some(1_200_000_000), true);
+        (cpu.total_ns, cpu.other_total_ns, cpu.is_incomplete) =
+            (1_600_000_000, Some(1_200_000_000), true);
         let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
         assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
         assert!(notes[1].contains("nobody waited"), "{notes:?}");
@@ -473,7 +480,9 @@ mod tests {
             for run in document.runs.iter().filter(|run| run.latency_ns.lag.count > 0) {
                 let side = dropped.entry(if run.arm == "A" { "A" } else { "B" }).or_default();
                 side.0 += 1;
-                side.1 += u32::from(run.latency_ns.lag.p99.is_some_and(|lag| lag > LATEST.as_nanos() as u64));
+                side.1 += u32::from(
+                    run.latency_ns.lag.p99.is_some_and(|lag| lag > LATEST.as_nanos() as u64),
+                );
             }
         }
         let [(all_a, a), (all_b, b)] = ["A", "B"].map(|side| dropped[side]);
@@ -537,7 +546,10 @@ mod tests {
         };
         let cut = waiting(4, 2000);
         assert_eq!(cut[0].0, InvalidKind::CutTail);
-        assert!(cut[0].1.contains("4 of 64 connections") && cut[0].1.contains("up to 2"), "{cut:?}");
+        assert!(
+            cut[0].1.contains("4 of 64 connections") && cut[0].1.contains("up to 2"),
+            "{cut:?}"
+        );
         assert_eq!(waiting(1, 2000).len(), 1);
         // Less than a tenth of the one-second window.
         assert_eq!((waiting(4, 90), waiting(0, 0)), (vec![], vec![]));
@@ -574,7 +586,10 @@ mod tests {
             plan.load.reconnect = true;
             plan.load.connections = 8;
         });
-        assert_eq!(reasons(&reconnecting, &measured(tally, 0.5, None)), ["152 ends of 8 connections"]);
+        assert_eq!(
+            reasons(&reconnecting, &measured(tally, 0.5, None)),
+            ["152 ends of 8 connections"]
+        );
         assert_eq!(
             reasons(&plan, &measured(Tally::new(1, false), 0.5, None)),
             ["no echo was received in the window"]

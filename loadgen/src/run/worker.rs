@@ -86,7 +86,11 @@ fn work(
 
 /// Places for connections that begin while the ones before them are still closing.
 pub(super) fn spare(plan: &Plan, connections: u32) -> u32 {
-    if plan.load.replaces_connections() || plan.load.reconnect { connections.min(MAX_SPARE) } else { 0 }
+    if plan.load.replaces_connections() || plan.load.reconnect {
+        connections.min(MAX_SPARE)
+    } else {
+        0
+    }
 }
 
 pub(super) fn config(plan: &Plan, connections: u32) -> Config {

@@ -104,7 +104,13 @@ impl Case {
     }
 
     fn trials(self) -> Vec<Trial> {
-        let trial = |behaviour| Trial { behaviour, connections: 4, rate_per_s: None, stop: None, flags: "" };
+        let trial = |behaviour| Trial {
+            behaviour,
+            connections: 4,
+            rate_per_s: None,
+            stop: None,
+            flags: "",
+        };
         let open = |behaviour| Trial { rate_per_s: Some(RATE), ..trial(behaviour) };
         match self {
             Self::Overload => vec![Trial {
@@ -114,12 +120,15 @@ impl Case {
                 flags: "--timeout 1s",
                 ..trial(Behaviour::Capacity(CAPACITY))
             }],
-            Self::Silence => vec![Trial { connections: 8, ..trial(Behaviour::HalfSilent(SILENCE)) }],
+            Self::Silence => {
+                vec![Trial { connections: 8, ..trial(Behaviour::HalfSilent(SILENCE)) }]
+            }
             Self::Standstill => vec![Trial { stop: Some(STOP), ..trial(Behaviour::Echo) }],
             Self::ServerEnd => vec![open(Behaviour::EndAfter(SECOND))],
             Self::ServerCpu => {
-                let [connection, thread, process] = [Place::Connection, Place::Thread, Place::Process]
-                    .map(|place| open(Behaviour::Work(place, WORK)));
+                let [connection, thread, process] =
+                    [Place::Connection, Place::Thread, Place::Process]
+                        .map(|place| open(Behaviour::Work(place, WORK)));
                 vec![connection, thread, Trial { flags: "--messages-per-connection 75", ..process }]
             }
         }
@@ -127,7 +136,8 @@ impl Case {
 
     fn judge(self, outcomes: &[Outcome]) -> Judgement {
         let mut judge = Judge::default();
-        let runs: Option<Vec<&Run>> = outcomes.iter().map(|outcome| judge.result(outcome)).collect();
+        let runs: Option<Vec<&Run>> =
+            outcomes.iter().map(|outcome| judge.result(outcome)).collect();
         let observed = match runs.as_deref() {
             None | Some([]) => "the generator gave no result".to_owned(),
             Some(runs @ [run, ..]) => {
@@ -177,7 +187,8 @@ impl Case {
             ),
             Self::ServerCpu => {
                 let costs = costs_ms(runs);
-                let costs = costs.iter().zip(PLACES).map(|(cost, place)| format!("{cost:.2} ms {place}"));
+                let costs =
+                    costs.iter().zip(PLACES).map(|(cost, place)| format!("{cost:.2} ms {place}"));
                 let costs = costs.collect::<Vec<_>>().join(", ");
                 format!("a message took {:.2} ms of CPU time: {costs}", WORK.as_secs_f64() * 1e3)
             }
@@ -216,7 +227,8 @@ fn status(exit_status: Option<i32>) -> String {
 
 /// Returns the server's CPU time for each message of each run, in milliseconds.
 fn costs_ms(runs: &[&Run]) -> Vec<f64> {
-    let cost = |run: &&Run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1e6);
+    let cost =
+        |run: &&Run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1e6);
     runs.iter().map(cost).collect()
 }
 
@@ -263,10 +275,14 @@ impl Judge {
             return Some(run);
         };
         let outcomes = messages.echoed + messages.wrong + messages.lost + messages.outstanding;
-        let is_balanced = messages.planned == messages.sent + messages.not_sent && messages.sent == outcomes;
+        let is_balanced =
+            messages.planned == messages.sent + messages.not_sent && messages.sent == outcomes;
         self.wrong(!is_balanced, format!("the message counts do not add up: {messages:?}"));
         let faults = messages.wrong + run.integrity.faults();
-        self.wrong(faults > 0, format!("a correct server is blamed for faults: {:?}", run.integrity));
+        self.wrong(
+            faults > 0,
+            format!("a correct server is blamed for faults: {:?}", run.integrity),
+        );
         Some(run)
     }
 
@@ -280,9 +296,13 @@ impl Judge {
             // Only its figures are judged.
             Case::ServerCpu => return,
         };
-        self.wrong(kinds(run).all(|kind| kind != required), format!("it does not say {}", name(required)));
+        self.wrong(
+            kinds(run).all(|kind| kind != required),
+            format!("it does not say {}", name(required)),
+        );
         // A busy machine gives the last two to any run.
-        let expected = [Some(required), also, Some(InvalidKind::LateSends), Some(InvalidKind::Standstill)];
+        let expected =
+            [Some(required), also, Some(InvalidKind::LateSends), Some(InvalidKind::Standstill)];
         for kind in kinds(run).filter(|kind| !expected.contains(&Some(*kind))) {
             self.wrong(true, format!("it says {}", name(kind)));
         }
@@ -309,14 +329,20 @@ impl Judge {
                 // A turn may come late and never comes early.
                 let (low, high) = (f64::from(CAPACITY) * 0.85, f64::from(CAPACITY) * 1.1);
                 self.wrong(run.rate_per_s > high, format!("more than {high:.0} echoes a second"));
-                self.disturbed(run.rate_per_s < low, format!("fewer than {low:.0} echoes a second"));
+                self.disturbed(
+                    run.rate_per_s < low,
+                    format!("fewer than {low:.0} echoes a second"),
+                );
             }
             Case::Silence => {
                 let max = run.latency_ns.corrected.max;
                 // The histogram has three digits.
                 let low = nanos(SILENCE).saturating_sub(nanos(SILENCE) / 500);
                 self.wrong(max < low, format!("the longest latency is less than {SILENCE:?}"));
-                self.disturbed(max > low + nanos(SECOND), format!("it is much longer than {SILENCE:?}"));
+                self.disturbed(
+                    max > low + nanos(SECOND),
+                    format!("it is much longer than {SILENCE:?}"),
+                );
             }
             Case::Standstill => {
                 let seen = standstill(run);
@@ -332,8 +358,14 @@ impl Judge {
                 let received = run.received as f64;
                 let is_short = after < SECOND.saturating_sub(LOOK);
                 self.wrong(is_short, format!("the load is shorter than {SECOND:?}"));
-                self.disturbed(after > SECOND * 2, format!("the load is much longer than {SECOND:?}"));
-                self.wrong(received > most, format!("more than the {most:.0} echoes that were planned"));
+                self.disturbed(
+                    after > SECOND * 2,
+                    format!("the load is much longer than {SECOND:?}"),
+                );
+                self.wrong(
+                    received > most,
+                    format!("more than the {most:.0} echoes that were planned"),
+                );
                 self.disturbed(
                     received < expected / 2.0,
                     format!("fewer than half of the {expected:.0} echoes that were planned"),
@@ -368,7 +400,8 @@ mod tests {
     fn rightly_judged(case: Case) -> Outcome {
         let mut run = example::run("run", 1000);
         run.disturbance = None;
-        run.messages = Some(Messages { planned: 1000, sent: 1000, echoed: 1000, ..Messages::default() });
+        run.messages =
+            Some(Messages { planned: 1000, sent: 1000, echoed: 1000, ..Messages::default() });
         let (kinds, exit_status) = match case {
             Case::Overload => {
                 let messages = Messages {
@@ -388,7 +421,8 @@ mod tests {
                 (vec![InvalidKind::CutTail], 13)
             }
             Case::Standstill => {
-                run.standstill = Some(Standstill { total_ns: 650_000_000, longest_ns: 650_000_000 });
+                run.standstill =
+                    Some(Standstill { total_ns: 650_000_000, longest_ns: 650_000_000 });
                 (vec![InvalidKind::Standstill], 13)
             }
             Case::ServerEnd => {
@@ -430,7 +464,11 @@ mod tests {
     fn right_judgements_are_found_right() {
         for case in SINGLE {
             let judgement = judged(case, |_| ());
-            assert_eq!((judgement.finding, &judgement.deviations[..]), (Finding::Right, &[][..]), "{case:?}");
+            assert_eq!(
+                (judgement.finding, &judgement.deviations[..]),
+                (Finding::Right, &[][..]),
+                "{case:?}"
+            );
             // Reasons that a debug build or a busy machine gives to every run change nothing.
             let late = |run: &mut Run| {
                 run.invalidate(InvalidKind::DebugGenerator, "a debug build");
@@ -456,7 +494,10 @@ mod tests {
             let none = Outcome { exit_status: Some(1), run: None, complaint: "no".to_owned() };
             let judgement = case.judge(&[none]);
             assert_eq!(judgement.finding, Finding::Wrong);
-            assert!(judgement.deviations[0] == "there is no result (exit status 1): no", "{judgement:?}");
+            assert!(
+                judgement.deviations[0] == "there is no result (exit status 1): no",
+                "{judgement:?}"
+            );
         }
         for (case, exit_status) in SINGLE.into_iter().zip([Some(1), Some(0), None, Some(13)]) {
             let outcome = Outcome { exit_status, ..rightly_judged(case) };
@@ -476,14 +517,19 @@ mod tests {
                 messages(|messages| (messages.echoed, messages.wrong) = (messages.echoed - 1, 1)),
                 Finding::Wrong
             );
-            let lost = |run: &mut Run| run.integrity = Integrity { lost: 3, ..Integrity::default() };
+            let lost =
+                |run: &mut Run| run.integrity = Integrity { lost: 3, ..Integrity::default() };
             assert_eq!(finding(case, lost), Finding::Wrong);
             assert_eq!(finding(case, |run| run.messages = None), Finding::Wrong);
         }
         let gone = |run: &mut Run| {
             run.integrity = Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() }
         };
-        assert_eq!(finding(Case::ServerEnd, gone), Finding::Right, "they were under way when it ended");
+        assert_eq!(
+            finding(Case::ServerEnd, gone),
+            Finding::Right,
+            "they were under way when it ended"
+        );
         assert_eq!(finding(Case::Overload, gone), Finding::Wrong);
     }
 
@@ -506,7 +552,8 @@ mod tests {
             [Finding::Wrong, Finding::Disturbed, Finding::Wrong]
         );
         assert_eq!(finding(Case::ServerEnd, |run| run.ended_early = None), Finding::Wrong);
-        let early = |run: &mut Run| run.ended_early = Some(EndedEarly { after_ns: 5, cause: "no".into() });
+        let early =
+            |run: &mut Run| run.ended_early = Some(EndedEarly { after_ns: 5, cause: "no".into() });
         assert_eq!(finding(Case::Overload, early), Finding::Wrong);
     }
 
@@ -514,7 +561,11 @@ mod tests {
     fn known_disturbance_explains_what_is_off() {
         let held_up = Disturbance { server_waited: Some(0.4), ..Disturbance::default() };
         for case in SINGLE {
-            assert_eq!(finding(case, |run| run.disturbance = Some(held_up)), Finding::Right, "{case:?}");
+            assert_eq!(
+                finding(case, |run| run.disturbance = Some(held_up)),
+                Finding::Right,
+                "{case:?}"
+            );
             let valid = |run: &mut Run| {
                 replace_kinds(run, &[]);
                 run.disturbance = Some(held_up);
@@ -543,7 +594,11 @@ mod tests {
         assert_eq!(costs([2.06, 4.12, 2.10]).finding, Finding::Wrong);
         assert_eq!(costs([2.06, 2.60, 2.10]).finding, Finding::Disturbed);
         let judgement = costs([2.06, 0.27, 2.10]);
-        assert!(judgement.observed.contains("0.27 ms in a thread for each"), "{}", judgement.observed);
+        assert!(
+            judgement.observed.contains("0.27 ms in a thread for each"),
+            "{}",
+            judgement.observed
+        );
         assert_eq!(judgement.runs.len(), 3);
     }
 

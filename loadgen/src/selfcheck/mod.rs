@@ -80,7 +80,12 @@ const MYSELF: &str = "/proc/self/exe";
 impl Report {
     /// Measures timer and clock. The checks are to be added.
     pub(crate) fn begin() -> Self {
-        Self { timer_error_ns: timer_error(), clock_ns: clock_cost(), stall: None, cases: Vec::new() }
+        Self {
+            timer_error_ns: timer_error(),
+            clock_ns: clock_cost(),
+            stall: None,
+            cases: Vec::new(),
+        }
     }
 
     /// Returns the worst finding of all checks that were carried out.

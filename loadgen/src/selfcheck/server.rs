@@ -196,9 +196,11 @@ impl Connection {
         let (limits, mut scanned) = (HeadLimits::default(), 0);
         loop {
             self.read_more()?;
-            let found = handshake::find_head(&self.input, &mut scanned, &limits).map_err(io::Error::other)?;
+            let found = handshake::find_head(&self.input, &mut scanned, &limits)
+                .map_err(io::Error::other)?;
             if let Some(len) = found {
-                let accepted = handshake::answer(&self.input[..len], &limits).map_err(io::Error::other)?;
+                let accepted =
+                    handshake::answer(&self.input[..len], &limits).map_err(io::Error::other)?;
                 self.input.drain(..len);
                 return self.stream.write_all(accepted.response());
             }
@@ -212,7 +214,8 @@ impl Connection {
             if let Some((header, start)) = parsed
                 && header.payload_len <= (self.input.len() - start) as u64
             {
-                let mut payload: Vec<u8> = self.input.drain(..start + header.payload_len as usize).collect();
+                let mut payload: Vec<u8> =
+                    self.input.drain(..start + header.payload_len as usize).collect();
                 payload.drain(..start);
                 if let Some(key) = header.mask {
                     mask::in_place(&mut payload, key);
@@ -258,7 +261,8 @@ mod tests {
 
     #[test]
     fn turns_are_even_however_many_ask() {
-        let server = Server { behaviour: Behaviour::Echo, loaded: Once::new(), free: Mutex::default() };
+        let server =
+            Server { behaviour: Behaviour::Echo, loaded: Once::new(), free: Mutex::default() };
         let began = Instant::now();
         let last = (0..500).map(|_| began.elapsed() + server.turn(100)).last().expect("turns");
         // The time is longer only where something delayed this test between two of them.

@@ -113,13 +113,22 @@ impl StallCheck {
     }
 
     /// Measures a stall, and compares the histograms with arithmetic.
-    fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
+    fn stalled(
+        &self,
+        lag_ns: Spread,
+        progress: &mut dyn Progress,
+    ) -> Result<Stall, SelfcheckError> {
         let mut at = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
         let plan = self.plan().with(|plan| plan.load.max_outstanding = 1);
         let mut wait = || !progress.interrupted();
-        let server =
-            Server::start(&self.server, &plan.target.url, &mut at, plan.target.start_timeout, &mut wait)
-                .map_err(RunError::from)?;
+        let server = Server::start(
+            &self.server,
+            &plan.target.url,
+            &mut at,
+            plan.target.start_timeout,
+            &mut wait,
+        )
+        .map_err(RunError::from)?;
         let plan = plan.with(|plan| plan.target.url = plan.target.url.with_port(at[0].port()));
         let mut watch = Watch { progress, pids: server.pids(), check: self, stop: None };
         let run = execute(&plan, &mut watch)?;
@@ -130,8 +139,9 @@ impl StallCheck {
         server.end();
         let corrected = histogram(&run.latency_ns.corrected)?;
         let uncorrected = histogram(run.latency_ns.uncorrected())?;
-        let compare =
-            |q| self.compare(q, stall, corrected.value_at_quantile(q), uncorrected.value_at_quantile(q));
+        let compare = |q| {
+            self.compare(q, stall, corrected.value_at_quantile(q), uncorrected.value_at_quantile(q))
+        };
         Ok(Stall {
             lag_ns,
             stall_ns: nanos(stall),
@@ -144,7 +154,8 @@ impl StallCheck {
     fn compare(&self, q: f64, stall: Duration, corrected: u64, uncorrected: u64) -> Quantile {
         let expected = nanos(stall.saturating_sub(self.window.mul_f64(1.0 - q)));
         // Signals take a moment to arrive, and what has piled up takes a moment to be echoed.
-        let (less, more) = (nanos(self.stall) / 50 + 5_000_000, nanos(self.stall) / 10 + 50_000_000);
+        let (less, more) =
+            (nanos(self.stall) / 50 + 5_000_000, nanos(self.stall) / 10 + 50_000_000);
         let finding = if corrected + less < expected || uncorrected > expected / 2 {
             Finding::Wrong
         } else if corrected > expected + more {

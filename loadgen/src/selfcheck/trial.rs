@@ -75,7 +75,8 @@ impl Trial {
     ) -> Result<Outcome, SelfcheckError> {
         let failed = |source| RunError::System { what: "cannot start the generator", source };
         let listener = self.stop.map(|_| announcements()).transpose().map_err(failed)?;
-        let behaviour = listener.as_ref().map_or(self.behaviour, |(_, port)| Behaviour::Announce(*port));
+        let behaviour =
+            listener.as_ref().map_or(self.behaviour, |(_, port)| Behaviour::Announce(*port));
         let child = Command::new(MYSELF)
             .arg0("sparring-loadgen")
             .args(self.arguments(engine, behaviour))

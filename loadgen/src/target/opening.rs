@@ -30,7 +30,14 @@ impl HandshakeRequest {
         let headers: Vec<_> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let (host, target, origin) = (&self.host, &self.target, self.origin.as_deref());
-        pass(Request { host, target, nonce, origin, subprotocols: &self.offers(), headers: &headers })
+        pass(Request {
+            host,
+            target,
+            nonce,
+            origin,
+            subprotocols: &self.offers(),
+            headers: &headers,
+        })
     }
 
     fn offers(&self) -> Vec<&str> {
@@ -65,7 +72,11 @@ impl Opening {
     /// Reads more of the response. Once the response is complete and valid, returns the number of
     /// `bytes` that belong to it and to the interim responses before it. Fails where the response
     /// opens no WebSocket.
-    pub(crate) fn read(&mut self, request: &HandshakeRequest, bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+    pub(crate) fn read(
+        &mut self,
+        request: &HandshakeRequest,
+        bytes: &[u8],
+    ) -> anyhow::Result<Option<usize>> {
         // Nearly always the whole response comes in one piece, which needs no copy.
         let before = self.head.len();
         if before > 0 {
@@ -96,8 +107,11 @@ pub(crate) fn quoted(text: &str) -> String {
     for word in text.split_ascii_whitespace() {
         let space = if shown.is_empty() { "" } else { " " };
         for char in space.chars().chain(word.chars()) {
-            let escaped =
-                if matches!(char, '"' | '\'') { char.to_string() } else { char.escape_debug().to_string() };
+            let escaped = if matches!(char, '"' | '\'') {
+                char.to_string()
+            } else {
+                char.escape_debug().to_string()
+            };
             len += escaped.chars().count();
             if len > LONGEST {
                 return shown + "...";
@@ -119,7 +133,8 @@ pub(crate) fn describe_failures(failures: &[(SocketAddr, io::Error)]) -> String 
         let error = errors.first().map(String::as_str).unwrap_or_default();
         return format!("cannot connect to {}: {error}", addresses.join(" or "));
     }
-    let each: Vec<_> = addresses.iter().zip(&errors).map(|(at, error)| format!("{at}: {error}")).collect();
+    let each: Vec<_> =
+        addresses.iter().zip(&errors).map(|(at, error)| format!("{at}: {error}")).collect();
     format!("cannot connect to {}", each.join(", or to "))
 }
 
@@ -128,14 +143,20 @@ mod tests {
     use super::*;
 
     fn opening() -> Opening {
-        Opening { nonce: *b"the sample nonce", head: Vec::new(), response: FinalResponse::default() }
+        Opening {
+            nonce: *b"the sample nonce",
+            head: Vec::new(),
+            response: FinalResponse::default(),
+        }
     }
 
     fn refused(response: &str, cut: usize) -> String {
         let mut opening = opening();
         let (first, second) = response.as_bytes().split_at(cut);
         let error = match opening.read(&HandshakeRequest::default(), first) {
-            Ok(None) => opening.read(&HandshakeRequest::default(), second).expect_err("no WebSocket"),
+            Ok(None) => {
+                opening.read(&HandshakeRequest::default(), second).expect_err("no WebSocket")
+            }
             other => other.expect_err("no WebSocket"),
         };
         error.to_string()
@@ -171,7 +192,8 @@ mod tests {
 
     #[test]
     fn skips_interim_responses_however_they_are_cut() {
-        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+        let interim =
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
         let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         let bytes = format!("{interim}{switch}frames");
@@ -181,7 +203,10 @@ mod tests {
             let used = match opening.read(&HandshakeRequest::default(), first).expect("right") {
                 Some(used) => used,
                 None => {
-                    cut + opening.read(&HandshakeRequest::default(), second).expect("right").expect("whole")
+                    cut + opening
+                        .read(&HandshakeRequest::default(), second)
+                        .expect("right")
+                        .expect("whole")
                 }
             };
             assert_eq!(used, end, "cut at {cut}");

@@ -60,7 +60,9 @@ impl Tool {
         Self {
             name: "sparring-loadgen".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("SPARRING_COMMIT").filter(|commit| is_commit(commit)).map(str::to_owned),
+            commit: option_env!("SPARRING_COMMIT")
+                .filter(|commit| is_commit(commit))
+                .map(str::to_owned),
             binary_hash: env::current_exe().and_then(|path| file_hash(&path)).ok(),
             engine: engine.to_owned(),
             build: option_env!("SPARRING_PROFILE").unwrap_or("unknown").to_owned(),
@@ -73,7 +75,8 @@ impl Subject {
     /// own server, what it says of itself.
     pub(crate) fn of_command(words: &[String]) -> Self {
         let program = words.first().and_then(|word| find_program(word));
-        let is_own = |path: &&PathBuf| path.file_name().is_some_and(|name| name == "sparring-server");
+        let is_own =
+            |path: &&PathBuf| path.file_name().is_some_and(|name| name == "sparring-server");
         let command: Vec<String> = words.iter().map(|word| reduced(word)).collect();
         Self {
             command: (!words.is_empty()).then(|| command.join(" ")),
@@ -84,8 +87,11 @@ impl Subject {
 
     /// Asks our own server. Nothing is known about one that does not answer.
     fn of_own_server(program: &PathBuf) -> Self {
-        let output = Command::new(program).args(["--version", "--verbose"]).stdin(Stdio::null()).output();
-        output.map(|output| Self::of_version(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+        let output =
+            Command::new(program).args(["--version", "--verbose"]).stdin(Stdio::null()).output();
+        output
+            .map(|output| Self::of_version(&String::from_utf8_lossy(&output.stdout)))
+            .unwrap_or_default()
     }
 
     /// Reads the output of `sparring-server --version --verbose`.
@@ -109,12 +115,15 @@ fn find_program(word: &str) -> Option<PathBuf> {
     if word.contains('/') {
         return Some(PathBuf::from(word)).filter(|path| path.is_file());
     }
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(word)).find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(word))
+        .find(|path| path.is_file())
 }
 
 /// Returns true where `text` is a commit's name as git prints it, whole or abbreviated.
 pub(crate) fn is_commit(text: &str) -> bool {
-    (7..=64).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    (7..=64).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Returns the [`short_hash`](crate::host::machine::short_hash) of the file at `path`.
@@ -158,11 +167,16 @@ fn reduced(word: &str) -> String {
         // --flag=VALUE, or NAME=COMMAND.
         return format!("{name}={}", reduced(value));
     }
-    let words = shlex::split(word).filter(|_| word.contains(char::is_whitespace)).unwrap_or_default();
+    let words =
+        shlex::split(word).filter(|_| word.contains(char::is_whitespace)).unwrap_or_default();
     let words: Vec<String> = words
         .iter()
         // A shell's command has words in a word, and so may a path.
-        .map(|inner| if inner == word || is_path(inner) { reduced_word(inner) } else { reduced(inner) })
+        .map(
+            |inner| {
+                if inner == word || is_path(inner) { reduced_word(inner) } else { reduced(inner) }
+            },
+        )
         .collect();
     let command = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default();
     if command.is_empty() { reduced_word(word) } else { command }
@@ -170,9 +184,13 @@ fn reduced(word: &str) -> String {
 
 fn reduced_word(word: &str) -> String {
     match (word.find("://"), word.find('=')) {
-        (Some(scheme), equals) if equals.is_none_or(|equals| equals > scheme) => reduced_url(word, scheme),
+        (Some(scheme), equals) if equals.is_none_or(|equals| equals > scheme) => {
+            reduced_url(word, scheme)
+        }
         (_, Some(equals)) => format!("{}{}", &word[..=equals], reduced_word(&word[equals + 1..])),
-        _ if is_path(word) => word.trim_end_matches('/').rsplit('/').next().unwrap_or(word).to_owned(),
+        _ if is_path(word) => {
+            word.trim_end_matches('/').rsplit('/').next().unwrap_or(word).to_owned()
+        }
         _ => word.to_owned(),
     }
 }
@@ -185,7 +203,8 @@ fn reduced_url(url: &str, scheme: usize) -> String {
     let place = authority.rsplit('@').next().unwrap_or_default();
     let colon = place.rfind(':').filter(|&colon| !place[colon..].contains(']'));
     let (host, port) = place.split_at(colon.unwrap_or(place.len()));
-    let is_address = host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok() || host == "localhost";
+    let is_address =
+        host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok() || host == "localhost";
     format!("{scheme}{}{port}{path}", if is_address { host } else { "HOST" })
 }
 
@@ -207,7 +226,10 @@ mod tests {
         let command = |line: &str| Subject::of_command(&words(line)).command.expect("a command");
         let line = "/home/somebody/bin/server --listen 127.0.0.1:0 --key=/home/somebody/key.pem";
         assert_eq!(command(line), "server --listen 127.0.0.1:0 --key=key.pem");
-        assert_eq!(command("./target/release/server --to ws://u:pw@h/p?token=x"), "server --to ws://HOST/p");
+        assert_eq!(
+            command("./target/release/server --to ws://u:pw@h/p?token=x"),
+            "server --to ws://HOST/p"
+        );
         assert_eq!(command("../x/server ~/y/z/"), "server z");
     }
 
@@ -299,9 +321,15 @@ mod tests {
             duel,
             ["duel", "server '{port}'", "--url=ws://127.0.0.1:{port}/", "--arm", "x=y '{port}'"]
         );
-        let nested =
-            stored(&["sh -c 'cd /home/me && ./server ws://u:pw@h/ {port}'", "--subprotocol", "token"]);
-        assert_eq!(nested, ["sh -c \"cd me '&&' server ws://HOST/ '{port}'\"", "--subprotocol", "..."]);
+        let nested = stored(&[
+            "sh -c 'cd /home/me && ./server ws://u:pw@h/ {port}'",
+            "--subprotocol",
+            "token",
+        ]);
+        assert_eq!(
+            nested,
+            ["sh -c \"cd me '&&' server ws://HOST/ '{port}'\"", "--subprotocol", "..."]
+        );
         assert_eq!(stored(&["ws://user:word@[::1]:80/"]), ["ws://[::1]:80/"]);
         assert_eq!(stored(&["ws://name"]), ["ws://HOST"]);
     }

@@ -67,7 +67,8 @@ fn system() -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     // Old or unusual certificates that cannot be parsed are skipped silently.
     let (taken, _) = roots.add_parsable_certificates(found.certs);
-    let cause = || found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+    let cause =
+        || found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
     ensure!(
         taken > 0,
         "this system knows no authorities ({}): install ca-certificates, or give --ca FILE or --insecure",
@@ -78,9 +79,13 @@ fn system() -> anyhow::Result<RootCertStore> {
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let text = std::fs::read(path).map_err(|error| {
-        anyhow!("cannot read {} of --ca ({error}): give a file that this user may read", path.display())
+        anyhow!(
+            "cannot read {} of --ca ({error}): give a file that this user may read",
+            path.display()
+        )
     })?;
-    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, pem::Error>>();
+    let certificates =
+        CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, pem::Error>>();
     let certificates = certificates.map_err(|error| unusable(path, &error))?;
     if certificates.is_empty() {
         return Err(unusable(path, &"nothing of the kind in it"));
@@ -123,8 +128,8 @@ pub(crate) fn explain(error: &TlsError) -> String {
 
 fn untrusted(error: &CertificateError) -> String {
     use CertificateError::{
-        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, UnknownIssuer,
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext,
+        NotValidYet, NotValidYetContext, UnknownIssuer,
     };
     const RENEW: &str = "have it renewed, look at the clock, or take any with --insecure";
     const MAKE: &str = "(`openssl req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any \
@@ -155,7 +160,8 @@ fn untrusted(error: &CertificateError) -> String {
         other => match webpki_error(other) {
             // What `openssl req -x509` makes when it is not told otherwise.
             Some(webpki::Error::CaUsedAsEndEntity) => (
-                "is an authority's (CA:TRUE), which is a server's only where it is known itself".to_owned(),
+                "is an authority's (CA:TRUE), which is a server's only where it is known itself"
+                    .to_owned(),
                 "give that certificate with --ca FILE, or take any with --insecure".to_owned(),
             ),
             Some(webpki::Error::UnsupportedCertVersion) => (
@@ -182,8 +188,8 @@ pub(crate) fn probe<S: io::Read + io::Write>(
     stream: S,
 ) -> io::Result<engine::rustls::StreamOwned<engine::rustls::ClientConnection, S>> {
     let TlsClient { config, server, .. } = Trust::Anybody.client(host).map_err(io::Error::other)?;
-    let client =
-        engine::rustls::ClientConnection::new(Arc::clone(&config), server).map_err(io::Error::other)?;
+    let client = engine::rustls::ClientConnection::new(Arc::clone(&config), server)
+        .map_err(io::Error::other)?;
     Ok(engine::rustls::StreamOwned::new(client, stream))
 }
 
@@ -193,10 +199,15 @@ mod tests {
 
     #[test]
     fn authorities_are_read_or_the_file_is_named() {
-        let error = Trust::Authorities("/no/such/file".into()).client("h").expect_err("no file").to_string();
+        let error = Trust::Authorities("/no/such/file".into())
+            .client("h")
+            .expect_err("no file")
+            .to_string();
         assert!(error.contains("--ca") && error.contains("/no/such/file"), "{error}");
-        let empty =
-            Trust::Authorities("/dev/null".into()).client("h").expect_err("nothing in it").to_string();
+        let empty = Trust::Authorities("/dev/null".into())
+            .client("h")
+            .expect_err("nothing in it")
+            .to_string();
         assert!(
             empty.contains("--ca") && empty.contains("/dev/null") && empty.contains("self-signed"),
             "{empty}"
@@ -219,7 +230,10 @@ mod tests {
         assert!(other.contains("a.example") && other.contains("--insecure"), "{other}");
         let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400 + 7));
         let expired = protocol(CertificateError::ExpiredContext { time: at(20), not_after: at(3) });
-        assert!(expired.contains("expired 17days ago") && expired.contains("--insecure"), "{expired}");
+        assert!(
+            expired.contains("expired 17days ago") && expired.contains("--insecure"),
+            "{expired}"
+        );
         assert!(explain(&TlsError::NotTls).contains("ws://"));
     }
 }

@@ -56,7 +56,9 @@ impl Url {
     /// 4.1).
     pub(crate) fn host_field(&self) -> String {
         match self.port {
-            Port::Number(port) if Some(port) == default_port(self.transport) => self.bracketed_host(),
+            Port::Number(port) if Some(port) == default_port(self.transport) => {
+                self.bracketed_host()
+            }
             port => format!("{}:{port}", self.bracketed_host()),
         }
     }
@@ -98,7 +100,8 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let zone = self.zone.as_ref().map(|zone| format!("[{}%{zone}]", self.host));
-        let (scheme, host) = (self.transport.scheme(), zone.unwrap_or_else(|| self.bracketed_host()));
+        let (scheme, host) =
+            (self.transport.scheme(), zone.unwrap_or_else(|| self.bracketed_host()));
         write!(f, "{scheme}://{host}:{}{}", self.port, self.target)
     }
 }
@@ -117,7 +120,8 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let invalid = |fault: &str| UrlError(format!("`{text}` is not a valid URL: {fault}"));
-        let no_scheme = || invalid(&format!("expected ws://, wss:// or tcp://{}", scheme_hint(text)));
+        let no_scheme =
+            || invalid(&format!("expected ws://, wss:// or tcp://{}", scheme_hint(text)));
         let (scheme, rest) = text.split_once("://").ok_or_else(no_scheme)?;
         let transport = match scheme.to_ascii_lowercase().as_str() {
             "ws" => Transport::Ws,
@@ -125,11 +129,15 @@ impl FromStr for Url {
             "wss" => Transport::Wss,
             _ => return Err(no_scheme()),
         };
-        let refuse = |is_wrong: bool, fault: &str| if is_wrong { Err(invalid(fault)) } else { Ok(()) };
+        let refuse =
+            |is_wrong: bool, fault: &str| if is_wrong { Err(invalid(fault)) } else { Ok(()) };
         // RFC 6455 3: a fragment must not be used.
         refuse(rest.contains('#'), "WebSocket has no fragments, leave out the part from the # on")?;
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        refuse(authority.contains('@'), "user information is not supported, leave out the part up to the @")?;
+        refuse(
+            authority.contains('@'),
+            "user information is not supported, leave out the part up to the @",
+        )?;
         let (host, zone, port) = split_authority(authority)?;
         refuse(host.is_empty(), "it has no host, expected one as in ws://127.0.0.1:9001/")?;
         refuse(
@@ -151,7 +159,9 @@ impl FromStr for Url {
         };
         let target = match transport {
             Transport::Tcp if matches!(target, "" | "/") => String::new(),
-            Transport::Tcp => return Err(invalid("raw TCP has no paths, expected tcp://HOST:PORT")),
+            Transport::Tcp => {
+                return Err(invalid("raw TCP has no paths, expected tcp://HOST:PORT"));
+            }
             // RFC 6455 3: an empty path is `/`, also before a query.
             _ if target.starts_with('/') => target.to_owned(),
             _ => format!("/{target}"),
@@ -194,13 +204,17 @@ fn default_port(transport: Transport) -> Option<u16> {
 /// Splits into the host without brackets, its zone, and the text behind the colon.
 fn split_authority(authority: &str) -> Result<(String, Option<String>, Option<&str>), UrlError> {
     let Some(bracketed) = authority.strip_prefix('[') else {
-        let (host, port) = authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)));
+        let (host, port) =
+            authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)));
         return Ok((host.to_owned(), None, port));
     };
-    let invalid = |host: &str, fault: &str| UrlError(format!("`[{host}]` is not a valid host: {fault}"));
-    let no_address = |text: &str| invalid(text, "expected an IPv6 address in the brackets, as in [::1]");
+    let invalid =
+        |host: &str, fault: &str| UrlError(format!("`[{host}]` is not a valid host: {fault}"));
+    let no_address =
+        |text: &str| invalid(text, "expected an IPv6 address in the brackets, as in [::1]");
     let (address, after) = bracketed.split_once(']').ok_or_else(|| no_address(bracketed))?;
-    let (host, zone) = address.split_once('%').map_or((address, None), |(host, zone)| (host, Some(zone)));
+    let (host, zone) =
+        address.split_once('%').map_or((address, None), |(host, zone)| (host, Some(zone)));
     let ip = host.parse::<Ipv6Addr>().map_err(|_| no_address(address))?;
     match zone {
         Some(zone) if zone.is_empty() || !is_printable(zone) => return Err(no_address(address)),
@@ -246,7 +260,10 @@ mod tests {
     /// Checks that a text is refused with this quotation and with this advice.
     fn is_refused(text: &str, quoted: &str, advice: &str) {
         let said = error(text);
-        assert!(said.starts_with(&format!("`{quoted}` is not a valid ")) && said.contains(advice), "{said}");
+        assert!(
+            said.starts_with(&format!("`{quoted}` is not a valid ")) && said.contains(advice),
+            "{said}"
+        );
     }
 
     #[test]
@@ -301,9 +318,13 @@ mod tests {
             assert_eq!((address.scope_id(), address.port()), (1, 7));
         }
         for zone in ["25none0", "none0", "254000000000", "2599999999999"] {
-            let error = url(&format!("ws://[fe80::1%{zone}]/")).resolve(7).expect_err("no interface");
+            let error =
+                url(&format!("ws://[fe80::1%{zone}]/")).resolve(7).expect_err("no interface");
             let said = error.to_string();
-            assert!(said.contains(&format!("`[fe80::1%{zone}]`")) && said.contains("`ip link`"), "{said}");
+            assert!(
+                said.contains(&format!("`[fe80::1%{zone}]`")) && said.contains("`ip link`"),
+                "{said}"
+            );
         }
         is_refused("ws://[fe80::1]/", "[fe80::1]", "[fe80::1%25eth0]");
         is_refused("ws://[fe80::1%]/", "[fe80::1%]", "IPv6");

@@ -14,7 +14,8 @@ fn the_table_names_every_check_and_sets_the_exit_code() {
     let spoils = table.lines().filter(|line| line.starts_with("SPOILS")).count();
     assert_eq!(output.status.code(), Some(i32::from(spoils > 0)), "{table}");
     assert!(!SPOILED || table.contains("cargo build --release"), "{table}");
-    for check in ["descriptors", "ports", "backlog", "governor", "steal", "io_uring", "congestion"] {
+    for check in ["descriptors", "ports", "backlog", "governor", "steal", "io_uring", "congestion"]
+    {
         assert!(table.contains(check), "{check} not in: {table}");
     }
 }
@@ -28,7 +29,9 @@ fn json_is_for_programs() {
     let spoiled = findings.iter().any(|finding| finding["severity"] == "spoils");
     assert_eq!(report["spoiled"], spoiled);
     assert_eq!(output.status.code(), Some(i32::from(spoiled)));
-    assert!(findings.iter().all(|finding| finding["check"].is_string() && finding["fix"].is_string()));
+    assert!(
+        findings.iter().all(|finding| finding["check"].is_string() && finding["fix"].is_string())
+    );
 }
 
 #[test]

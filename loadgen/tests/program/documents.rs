@@ -14,7 +14,10 @@ const SIZES: [(&str, usize); 2] = [("README.md", 12 << 10), ("ARCHITECTURE.md", 
 
 /// Returns the folder of the project.
 pub(super) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the folder of the project")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .expect("the folder of the project")
 }
 
 /// Returns every Markdown document of the project.
@@ -61,7 +64,8 @@ fn lines(document: &str) -> Vec<(Kind, &str)> {
     let mut all = Vec::new();
     for line in document.lines() {
         let is_fence = line.trim_start().starts_with("```");
-        is_generated = (is_generated || line.starts_with("<!-- show: ")) && line != "<!-- /show -->";
+        is_generated =
+            (is_generated || line.starts_with("<!-- show: ")) && line != "<!-- /show -->";
         let kind = if is_generated {
             Kind::Generated
         } else if is_fence || in_fence {
@@ -102,14 +106,17 @@ fn without_links(line: &str) -> String {
 fn wide_lines(document: &str) -> Vec<usize> {
     let all = lines(document).into_iter().zip(1..);
     let wide = all.filter(|((kind, line), _)| {
-        *kind == Kind::Prose && line.chars().count() > WIDTH && without_links(line).chars().count() > WIDTH
+        *kind == Kind::Prose
+            && line.chars().count() > WIDTH
+            && without_links(line).chars().count() > WIDTH
     });
     wide.map(|(_, number)| number).collect()
 }
 
 /// Returns the targets of the links outside code.
 fn links(document: &str) -> Vec<String> {
-    let shown = lines(document).into_iter().filter(|(kind, _)| matches!(kind, Kind::Prose | Kind::Table));
+    let shown =
+        lines(document).into_iter().filter(|(kind, _)| matches!(kind, Kind::Prose | Kind::Table));
     let shown: Vec<&str> = shown.map(|(_, line)| line).collect();
     // Every second part is a code span.
     let outside: String = shown.join("\n").split('`').step_by(2).collect::<Vec<_>>().join("`");
@@ -120,8 +127,9 @@ fn links(document: &str) -> Vec<String> {
 /// Returns the anchors of the headings, as GitHub makes them.
 fn anchors(document: &str) -> BTreeSet<String> {
     let mut counts = BTreeMap::<String, usize>::new();
-    let headings =
-        lines(document).into_iter().filter(|(kind, line)| *kind == Kind::Prose && line.starts_with('#'));
+    let headings = lines(document)
+        .into_iter()
+        .filter(|(kind, line)| *kind == Kind::Prose && line.starts_with('#'));
     let anchor = |(_, line): (Kind, &str)| {
         let title = line.trim_start_matches('#').trim().to_lowercase();
         let kept = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
@@ -174,7 +182,9 @@ fn lines_of_prose_have_at_most_100_columns() {
     let mut faults = Vec::new();
     for path in documents() {
         let document = fs::read_to_string(&path).expect("readable");
-        faults.extend(wide_lines(&document).into_iter().map(|line| format!("{}:{line}", path.display())));
+        faults.extend(
+            wide_lines(&document).into_iter().map(|line| format!("{}:{line}", path.display())),
+        );
     }
     assert!(faults.is_empty(), "wider than {WIDTH} columns:\n{}", faults.join("\n"));
 }
@@ -187,9 +197,18 @@ fn commands(document: &str, is_program: impl Fn(&str) -> bool) -> Vec<Vec<String
     let code = code.join("\n").replace("\\\n", " ");
     let words = |line: &str| -> Vec<String> {
         let unquoted: String = line.split('\'').step_by(2).collect();
-        unquoted.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        unquoted
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
     };
-    code.lines().map(words).filter(|words| words.first().is_some_and(|word| is_program(word))).collect()
+    code.lines()
+        .map(words)
+        .filter(|words| words.first().is_some_and(|word| is_program(word)))
+        .collect()
 }
 
 #[test]
@@ -200,12 +219,15 @@ fn every_flag_of_the_generator_in_the_documents_exists() {
     for path in documents() {
         let document = fs::read_to_string(&path).expect("readable");
         for words in commands(&document, |word| word.ends_with("sparring-loadgen")) {
-            let Some(command) = words.get(1).filter(|word| !word.starts_with('-')) else { continue };
+            let Some(command) = words.get(1).filter(|word| !word.starts_with('-')) else {
+                continue;
+            };
             let help = help.entry(command.clone()).or_insert_with(|| {
                 let output = loadgen(&[command, "--help"]).output().expect("the program runs");
                 if output.status.success() { text(&output.stdout) } else { String::new() }
             });
-            let known: BTreeSet<&str> = help.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+            let known: BTreeSet<&str> =
+                help.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
             let flags = words[2..].iter().filter(|word| word.starts_with('-') && word.len() > 1);
             let unknown = flags.filter(|flag| !known.contains(flag.as_str())).cloned();
             faults.extend(unknown.map(|flag| format!("{}: {command} {flag}", path.display())));
@@ -224,7 +246,9 @@ fn every_script_in_the_documents_exists() {
     let mut faults = Vec::new();
     for path in documents() {
         let document = fs::read_to_string(&path).expect("readable");
-        for words in commands(&document, |word| word.starts_with("scripts/") || word.starts_with(".ci/")) {
+        for words in
+            commands(&document, |word| word.starts_with("scripts/") || word.starts_with(".ci/"))
+        {
             if !root().join(&words[0]).is_file() {
                 faults.push(format!("{}: {}", path.display(), words[0]));
             }
@@ -251,7 +275,9 @@ fn each_kind_of_fault_in_a_document_is_found() {
     let fault = |link: &str| broken(&path, document, link);
     let fine = ["LICENSE-MIT", "#one-title", "#a-code-twice-1", "server/", "https://example.org/"];
     assert_eq!(fine.map(fault), [None, None, None, None, None]);
-    for link in ["no-such-file", "#no-such-heading", "server/README.md#no-such-heading", "#a-code-twice-2"] {
+    for link in
+        ["no-such-file", "#no-such-heading", "server/README.md#no-such-heading", "#a-code-twice-2"]
+    {
         assert!(fault(link).is_some(), "{link}");
     }
 

@@ -22,7 +22,10 @@ fn stored(output: &Output) -> Run {
     let run = document.runs.into_iter().last().expect("a run");
     let messages = run.messages.expect("counted");
     assert_eq!(messages.planned, messages.sent + messages.not_sent);
-    assert_eq!(messages.sent, messages.echoed + messages.wrong + messages.lost + messages.outstanding);
+    assert_eq!(
+        messages.sent,
+        messages.echoed + messages.wrong + messages.lost + messages.outstanding
+    );
     run
 }
 
@@ -53,7 +56,11 @@ fn ends_with_0_when_the_time_is_over_or_the_messages_are_back() {
 #[test]
 fn ends_with_13_when_the_run_is_invalid_without_a_fault() {
     for (fault, flags, reason) in [
-        (Fault::Capacity(300), &[&SHORT[2..], &["-c", "8", "-R", "2k"]].concat()[..], "rate was not kept"),
+        (
+            Fault::Capacity(300),
+            &[&SHORT[2..], &["-c", "8", "-R", "2k"]].concat()[..],
+            "rate was not kept",
+        ),
         (
             Fault::Capacity(300),
             &[&SHORT[2..], &["-c", "8", "-R", "2k"]].concat(),
@@ -64,7 +71,11 @@ fn ends_with_13_when_the_run_is_invalid_without_a_fault() {
     ] {
         let (code, run) = ending(fault, flags);
         assert_eq!(code, Some(13), "{:?}", run.invalid_reasons);
-        assert!(run.invalid_reasons.iter().any(|said| said.contains(reason)), "{:?}", run.invalid_reasons);
+        assert!(
+            run.invalid_reasons.iter().any(|said| said.contains(reason)),
+            "{:?}",
+            run.invalid_reasons
+        );
         assert_eq!(run.integrity.faults(), 0);
     }
 }
@@ -81,7 +92,12 @@ fn ends_with_1_when_an_echo_is_wrong() {
         Fault::Greeting("hello"),
     ] {
         let (code, run) = ending(fault, &[&SHORT[..], &["--pipeline", "4"]].concat());
-        assert_eq!((code, run.integrity.faults()), (Some(1), 4), "{fault:?}: {:?}", run.invalid_reasons);
+        assert_eq!(
+            (code, run.integrity.faults()),
+            (Some(1), 4),
+            "{fault:?}: {:?}",
+            run.invalid_reasons
+        );
         assert!(run.received > 0, "{fault:?}");
     }
 }
@@ -97,7 +113,10 @@ fn ends_with_1_and_a_result_when_the_server_gives_up() {
         let output = against(fault, &["-c", "4", "-d", "1h", "-w", "0"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("ENDED EARLY") && said.contains(cause) && said.contains("messages "), "{said}");
+        assert!(
+            said.contains("ENDED EARLY") && said.contains(cause) && said.contains("messages "),
+            "{said}"
+        );
         let run = stored(&output);
         assert!(run.ended_early.is_some_and(|ended| ended.cause.contains(cause)));
         assert!(run.messages.is_some_and(|messages| messages.sent > 0));
@@ -120,7 +139,8 @@ fn ends_with_the_signals_code_and_a_result() {
         let server = Echo::ws(Fault::None);
         let url = server.ws_url();
         let start = |window: &[&str]| {
-            let words = [&["run", &url, "-c", "4", "--engine", "epoll", "--json", "-"], window].concat();
+            let words =
+                [&["run", &url, "-c", "4", "--engine", "epoll", "--json", "-"], window].concat();
             loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs")
         };
         let ended = interrupt(start(&["-w", "0", "-d", "1h"]), &server, signal);
@@ -131,7 +151,11 @@ fn ends_with_the_signals_code_and_a_result() {
         server.seen.messages.store(0, Ordering::Relaxed);
         let before = interrupt(start(&["-w", "1h", "-d", "1h"]), &server, signal);
         assert_eq!(before.status.code(), Some(code));
-        assert!(text(&before.stderr).contains("before anything was measured"), "{}", text(&before.stderr));
+        assert!(
+            text(&before.stderr).contains("before anything was measured"),
+            "{}",
+            text(&before.stderr)
+        );
     }
 }
 
@@ -164,7 +188,9 @@ fn ends_with_1_and_prints_a_document_it_cannot_write() {
     let json = scratch.file("a.json");
     let output = run(&server.ws_url(), &["--json", &json, "--csv", FULL]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--csv /dev/full") && text(&output.stdout).contains("msg/s"));
+    assert!(
+        text(&output.stderr).contains("--csv /dev/full") && text(&output.stdout).contains("msg/s")
+    );
     serde_json::from_slice::<Document>(&fs::read(&json).expect("written")).expect("a document");
 }
 

@@ -7,17 +7,22 @@ use super::{FINE, Scratch, run, text};
 #[test]
 fn every_format_has_the_measurements() {
     let (server, scratch) = (Echo::ws(Fault::None), Scratch::new("files"));
-    let [csv, hlog, hgrm, json] = ["a.csv", "a.hlog", "a.hgrm", "a.json"].map(|name| scratch.file(name));
-    let output =
-        run(&server.ws_url(), &["--csv", &csv, "--hdr-log", &hlog, "--hgrm", &hgrm, "--json", &json]);
+    let [csv, hlog, hgrm, json] =
+        ["a.csv", "a.hlog", "a.hgrm", "a.json"].map(|name| scratch.file(name));
+    let output = run(
+        &server.ws_url(),
+        &["--csv", &csv, "--hdr-log", &hlog, "--hgrm", &hgrm, "--json", &json],
+    );
     assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
     let document: serde_json::Value =
         serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
     let run = &document["runs"][0];
-    let lines: Vec<String> = fs::read_to_string(&csv).expect("written").lines().map(str::to_owned).collect();
+    let lines: Vec<String> =
+        fs::read_to_string(&csv).expect("written").lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 3, "a header, a whole second and a part of one: {lines:?}");
-    let cells =
-        |line: &String, cell: usize| line.split(',').nth(cell).and_then(|text| text.parse::<u64>().ok());
+    let cells = |line: &String, cell: usize| {
+        line.split(',').nth(cell).and_then(|text| text.parse::<u64>().ok())
+    };
     let sum = |cell| lines[1..].iter().filter_map(|line| cells(line, cell)).sum::<u64>();
     assert_eq!(
         (sum(1), sum(2)),

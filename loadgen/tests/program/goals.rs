@@ -6,18 +6,22 @@ use super::echo::{Echo, Fault};
 use super::{output, run, text};
 
 fn document(output: &Output) -> Document {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
 }
 
 fn goals_of(document: Document) -> Goals {
-    let Some(SessionVerdict::Goals(goals)) = document.verdict else { panic!("{:?}", document.verdict) };
+    let Some(SessionVerdict::Goals(goals)) = document.verdict else {
+        panic!("{:?}", document.verdict)
+    };
     goals
 }
 
 #[test]
 fn a_missed_threshold_ends_with_10_and_is_stored() {
     let server = Echo::ws(Fault::None);
-    let goals = ["--threshold", "p50<1h", "--threshold", "max<1ns", "--allow-invalid", "--json", "-"];
+    let goals =
+        ["--threshold", "p50<1h", "--threshold", "max<1ns", "--allow-invalid", "--json", "-"];
     let missed = run(&server.ws_url(), &goals);
     assert_eq!(missed.status.code(), Some(10), "{}", text(&missed.stderr));
     let table = text(&missed.stderr);
@@ -50,8 +54,12 @@ fn invalid_goals_are_rejected() {
 fn search(threshold: &str) -> Output {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
-    let load = ["run", &url, "-c", "2", "-d", "300ms", "-w", "20ms", "--trial", "100ms", "--engine", "epoll"];
-    let goal = ["--find-rate", threshold, "--rate-range", "200..300", "--allow-invalid", "--json", "-"];
+    let load = [
+        "run", &url, "-c", "2", "-d", "300ms", "-w", "20ms", "--trial", "100ms", "--engine",
+        "epoll",
+    ];
+    let goal =
+        ["--find-rate", threshold, "--rate-range", "200..300", "--allow-invalid", "--json", "-"];
     output(&[&load[..], &goal].concat())
 }
 
@@ -65,7 +73,8 @@ fn a_search_reports_that_even_the_lowest_rate_misses() {
     // A disturbed machine is not the server's fault, and is the conclusion instead.
     let conclusion = search.conclusion;
     assert!(
-        conclusion.contains("the lowest rate") || conclusion.contains("the generator was the limit"),
+        conclusion.contains("the lowest rate")
+            || conclusion.contains("the generator was the limit"),
         "{conclusion}"
     );
     assert!(text(&found.stderr).contains("trial 1:"), "{}", text(&found.stderr));
@@ -77,10 +86,15 @@ fn the_trials_of_a_search_are_its_runs() {
     let trials = goals_of(document.clone()).find_rate.expect("searched").trials;
     assert_eq!(trials.len(), document.runs.len());
     assert!(trials.len() >= 2);
-    let names: Vec<&str> = document.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+    let names: Vec<&str> =
+        document.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
     assert!(document.runs.iter().all(|run| names.contains(&run.scenario.as_str())), "{names:?}");
-    assert_eq!((document.session.kind, document.session.order.as_str()), (SessionKind::Single, "search"));
-    let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+    assert_eq!(
+        (document.session.kind, document.session.order.as_str()),
+        (SessionKind::Single, "search")
+    );
+    let schema =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
     let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
     let json = serde_json::to_value(&document).expect("JSON");
     jsonschema::validate(&schema, &json).expect("the document follows the schema");

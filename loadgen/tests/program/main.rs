@@ -64,7 +64,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("sparring-program-{name}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("sparring-program-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temporary folder");
         Self(folder)
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use protocol::handshake::{HeadLimits, server as handshake};
 
 use super::echo::frames::{
-    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, masked, plain, server_close, server_frame,
-    with_length,
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, masked, plain, server_close,
+    server_frame, with_length,
 };
 use super::echo::{Input, Seen};
 use super::{FINE, ended, loadgen, text};
@@ -45,7 +45,8 @@ impl Peer {
     /// Reads the opening handshake. Returns the right response.
     fn response(&mut self) -> io::Result<String> {
         let head = self.input.read_head(&mut self.stream)?;
-        let accepted = handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
+        let accepted =
+            handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
         String::from_utf8(accepted.response().to_vec()).map_err(io::Error::other)
     }
 
@@ -86,7 +87,9 @@ impl Peer {
     /// Opens the connection, echoes some messages, and takes one more.
     fn echo_for_a_while(&mut self) -> io::Result<()> {
         self.open()?;
-        self.serve(ENOUGH, |stream, _, opcode, payload| stream.write_all(&server_frame(opcode, payload)))
+        self.serve(ENOUGH, |stream, _, opcode, payload| {
+            stream.write_all(&server_frame(opcode, payload))
+        })
     }
 
     /// Opens the connection and sends this in place of every `interval`th echo.
@@ -183,7 +186,10 @@ fn measures_servers_that_are_only_unusual() {
         // 13: other tests kept the machine busy.
         assert!(code == Some(FINE) || code == Some(13), "{name}: {said}");
         assert_eq!(echoes(&said), "all as they were sent (every one checked)", "{name}: {said}");
-        assert!(said.contains("(2,000 received)") && said.contains(" errors none "), "{name}: {said}");
+        assert!(
+            said.contains("(2,000 received)") && said.contains(" errors none "),
+            "{name}: {said}"
+        );
     }
 }
 
@@ -281,7 +287,11 @@ fn names_what_is_wrong_with_echoes() {
         ),
         (
             "truncate",
-            |peer| peer.replace(10, |opcode, payload| server_frame(opcode, &payload[..payload.len() - 1])),
+            |peer| {
+                peer.replace(10, |opcode, payload| {
+                    server_frame(opcode, &payload[..payload.len() - 1])
+                })
+            },
             &PATIENT,
             "corrupted",
         ),
@@ -294,7 +304,9 @@ fn names_what_is_wrong_with_echoes() {
         ),
         (
             "wrong opcode",
-            |peer| peer.replace(10, |opcode, payload| server_frame(TEXT + BINARY - opcode, payload)),
+            |peer| {
+                peer.replace(10, |opcode, payload| server_frame(TEXT + BINARY - opcode, payload))
+            },
             &PATIENT,
             "with the wrong opcode",
         ),
@@ -333,19 +345,31 @@ fn names_what_is_wrong_with_echoes() {
 #[test]
 fn names_how_the_protocol_was_broken() {
     let servers: [(&str, Behaviour, &str); 7] = [
-        ("masked", |peer| peer.replace(10, |opcode, payload| masked(FIN | opcode, payload)), "masked"),
+        (
+            "masked",
+            |peer| peer.replace(10, |opcode, payload| masked(FIN | opcode, payload)),
+            "masked",
+        ),
         (
             "reserved bit",
             |peer| peer.replace(10, |opcode, payload| plain(FIN | RSV1 | opcode, payload)),
             "reserved bits",
         ),
-        ("reserved opcode", |peer| peer.replace(10, |_, payload| server_frame(3, payload)), "opcode 3"),
+        (
+            "reserved opcode",
+            |peer| peer.replace(10, |_, payload| server_frame(3, payload)),
+            "opcode 3",
+        ),
         (
             "stray continuation",
             |peer| peer.replace(10, |_, payload| server_frame(CONTINUATION, payload)),
             "continuation",
         ),
-        ("long ping", |peer| peer.replace(10, |_, _| server_frame(PING, &[0; 126])), "control frame"),
+        (
+            "long ping",
+            |peer| peer.replace(10, |_, _| server_frame(PING, &[0; 126])),
+            "control frame",
+        ),
         (
             "huge length",
             |peer| {

@@ -34,7 +34,10 @@ fn modules_use_only_lower_ones() {
             let text = fs::read_to_string(&file).expect("a source is readable");
             let is_higher = |used: &String| ORDER[place + 1..].contains(&used.as_str());
             faults.extend(
-                used_in(&text).into_iter().filter(is_higher).map(|used| (*module, used, file.clone())),
+                used_in(&text)
+                    .into_iter()
+                    .filter(is_higher)
+                    .map(|used| (*module, used, file.clone())),
             );
         }
     }
@@ -52,7 +55,8 @@ fn used_modules_are_found_in_source_text() {
 fn modules(sources: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(sources.join("lib.rs")).expect("lib.rs is readable");
     let declared = text.lines().filter_map(|line| {
-        let name = line.strip_prefix("pub mod ").or_else(|| line.strip_prefix("pub(crate) mod "))?;
+        let name =
+            line.strip_prefix("pub mod ").or_else(|| line.strip_prefix("pub(crate) mod "))?;
         name.strip_suffix(';')
     });
     declared.map(str::to_owned).collect()
@@ -64,19 +68,26 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         true => files(&path),
         false => vec![path],
     });
-    nested.flatten().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+    nested
+        .flatten()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
 }
 
 /// Returns the modules that a source uses outside its tests and comments.
 fn used_in(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code: Vec<&str> =
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
     let mut used = BTreeSet::new();
     for path in code.split("crate::").skip(1) {
         // Either a path, or a list of paths in braces.
-        let list = path.strip_prefix('{').and_then(|list| list.split_once("};")).map(|(list, _)| list);
-        for path in list.unwrap_or(path).split(',').take(if list.is_some() { usize::MAX } else { 1 }) {
+        let list =
+            path.strip_prefix('{').and_then(|list| list.split_once("};")).map(|(list, _)| list);
+        for path in
+            list.unwrap_or(path).split(',').take(if list.is_some() { usize::MAX } else { 1 })
+        {
             let end = path.trim().find(|c: char| !c.is_ascii_lowercase() && c != '_');
             used.insert(path.trim()[..end.unwrap_or(path.trim().len())].to_owned());
         }

@@ -22,9 +22,12 @@ fn serve() {
 #[test]
 fn a_stall_is_measured_as_calculated() {
     let this = std::env::current_exe().expect("this program");
-    let command =
-        format!("env '{PORT}={{port}}' '{}' --exact selfcheck::serve --ignored --nocapture", this.display());
-    let report = selfcheck(&["--only", "stall", "--stall", "500ms", "-d", "2s", "--server", &command]);
+    let command = format!(
+        "env '{PORT}={{port}}' '{}' --exact selfcheck::serve --ignored --nocapture",
+        this.display()
+    );
+    let report =
+        selfcheck(&["--only", "stall", "--stall", "500ms", "-d", "2s", "--server", &command]);
     assert_eq!(report["cases"], serde_json::json!([]));
     let quantiles = report["quantiles"].as_array().expect("a list");
     assert_eq!(quantiles.len(), 2);
@@ -47,7 +50,8 @@ fn selfcheck(flags: &[&str]) -> serde_json::Value {
 /// Returns the cases by their names. None of them may be wrong.
 fn cases(report: &serde_json::Value) -> Vec<(&str, &serde_json::Value)> {
     let cases = report["cases"].as_array().expect("a list");
-    let named = |case: &'_ serde_json::Value| case["finding"] == "right" || case["finding"] == "disturbed";
+    let named =
+        |case: &'_ serde_json::Value| case["finding"] == "right" || case["finding"] == "disturbed";
     assert!(cases.iter().all(named), "{report}");
     cases.iter().map(|case| (case["case"].as_str().expect("a name"), &case["runs"])).collect()
 }
@@ -73,7 +77,8 @@ fn misbehaving_servers_are_detected() {
 fn threads_and_processes_that_end_are_counted() {
     let report = selfcheck(&["--only", "server-cpu"]);
     let cases = cases(&report);
-    let costs = cases[0].1.as_array().expect("a list").iter().map(|run| &run["server_cpu_ns_per_message"]);
+    let costs =
+        cases[0].1.as_array().expect("a list").iter().map(|run| &run["server_cpu_ns_per_message"]);
     let costs: Vec<_> = costs.map(|cost| cost.as_f64().expect("a cost")).collect();
     assert!(costs.len() == 3 && costs.iter().all(|cost| *cost > 1_000_000.0), "{costs:?}");
 }

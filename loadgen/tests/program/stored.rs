@@ -16,7 +16,8 @@ const BOUND: Duration = Duration::from_secs(60);
 fn session() -> PathBuf {
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results");
     let machines = fs::read_dir(results).expect("the folder of results").flatten();
-    let files = machines.filter_map(|machine| fs::read_dir(machine.path()).ok()).flatten().flatten();
+    let files =
+        machines.filter_map(|machine| fs::read_dir(machine.path()).ok()).flatten().flatten();
     let mut sessions: Vec<PathBuf> = files
         .map(|file| file.path())
         .filter(|path| path.to_string_lossy().ends_with("-quick.json"))
@@ -27,7 +28,8 @@ fn session() -> PathBuf {
 
 /// Returns the exit code and standard error of a program that must not hang.
 fn ended(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut child = loadgen(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut child =
+        loadgen(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
     let began = Instant::now();
     while child.try_wait().expect("our own child").is_none() {
         if began.elapsed() > BOUND {
@@ -61,7 +63,10 @@ fn only_regular_files_are_read() {
     ] {
         let (code, said) = ended(arguments);
         assert_eq!(code, Some(1), "{arguments:?}: {said}");
-        assert!(said.contains("it is a FIFO, and only regular files are read"), "{arguments:?}: {said}");
+        assert!(
+            said.contains("it is a FIFO, and only regular files are read"),
+            "{arguments:?}: {said}"
+        );
     }
     let (code, said) = ended(&["show", "/dev/null"]);
     assert!(code == Some(1) && said.contains("/dev/null: it is a device"), "{said}");
@@ -69,7 +74,8 @@ fn only_regular_files_are_read() {
     assert!(code == Some(1) && said.contains("it is a directory"), "{said}");
     // History has other sessions to show, or reports that there is none; it does not wait for a
     // writer.
-    let (code, said) = ended(&["history", "echo", "p99", "--results", &results, "--machine", "0123456789ab"]);
+    let (code, said) =
+        ended(&["history", "echo", "p99", "--results", &results, "--machine", "0123456789ab"]);
     assert!(code == Some(1) && said.contains("it is a FIFO"), "{said}");
 }
 
@@ -98,8 +104,11 @@ fn a_file_that_list_names_can_be_shown() {
 fn every_table_fits_the_requested_width() {
     let session = session();
     let path = session.to_str().expect("UTF-8");
-    let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
-    for arguments in [&["show", path][..], &["compare", path, path], &["list", "--results", results]] {
+    let results =
+        session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
+    for arguments in
+        [&["show", path][..], &["compare", path, path], &["list", "--results", results]]
+    {
         for (columns, width) in [(None, 80), (Some("60"), 60), (Some("0"), 80)] {
             let mut command = loadgen(arguments);
             match columns {
@@ -109,7 +118,8 @@ fn every_table_fits_the_requested_width() {
             let printed = text(&command.output().expect("it runs").stdout);
             // Sentences and paths are not broken.
             let table = printed.lines().filter(|line| {
-                let is_sentence = ["  ", "/", "A  /", "B  /"].iter().any(|start| line.starts_with(start));
+                let is_sentence =
+                    ["  ", "/", "A  /", "B  /"].iter().any(|start| line.starts_with(start));
                 line.contains("  ") && !is_sentence
             });
             for line in table {
@@ -124,8 +134,10 @@ fn every_table_fits_the_requested_width() {
 fn every_table_has_a_markdown_form() {
     let session = session();
     let path = session.to_str().expect("UTF-8");
-    let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
-    let machine = session.parent().and_then(Path::file_name).and_then(|id| id.to_str()).expect("UTF-8");
+    let results =
+        session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
+    let machine =
+        session.parent().and_then(Path::file_name).and_then(|id| id.to_str()).expect("UTF-8");
     for arguments in [
         &["show", path][..],
         &["compare", path, path],

@@ -16,7 +16,8 @@ fn every_table_of_the_documents_matches_its_session() {
             let (table, _) = rest.split_once("\n<!-- /show -->").expect("the table ends");
             let words: Vec<&str> = words.split_whitespace().collect();
             let mut command = loadgen(&[&["show"], &words[..]].concat());
-            let output = command.current_dir(&root).env("COLUMNS", "100").output().expect("it runs");
+            let output =
+                command.current_dir(&root).env("COLUMNS", "100").output().expect("it runs");
             assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
             let shown = text(&output.stdout);
             let expected = match words.contains(&"--markdown") {

@@ -77,7 +77,8 @@ fn the_view_is_live_and_leaves_only_the_table() {
     let Some(mut child) = on_terminal(&words) else { return };
     let (written, screen) = seen(&mut child);
     exit_code(&mut child);
-    for part in ["warm-up", "measure", "4 connections", "errors", "latency  p50", "█", " s left"] {
+    for part in ["warm-up", "measure", "4 connections", "errors", "latency  p50", "█", " s left"]
+    {
         assert!(written.contains(part), "{part} was never shown:\n{written}");
     }
     assert!(screen.contains("rate ") && screen.contains("generator"), "{screen}");
@@ -100,7 +101,10 @@ fn a_dumb_terminal_gets_no_view_and_no_colour() {
         let Some(mut child) = behind(&["env", "CI=true", variable], &words) else { return };
         let (written, screen) = seen(&mut child);
         exit_code(&mut child);
-        assert!(screen.contains("rate ") && !written.contains("\u{1b}[31m"), "{variable}: {written}");
+        assert!(
+            screen.contains("rate ") && !written.contains("\u{1b}[31m"),
+            "{variable}: {written}"
+        );
         assert_eq!(written.contains("measure"), variable == "NO_COLOR=1", "{written}");
         assert!(variable != "TERM=dumb" || !written.contains('\u{1b}'), "{written}");
     }
@@ -110,7 +114,8 @@ fn a_dumb_terminal_gets_no_view_and_no_colour() {
 fn a_quiet_run_shows_only_why_it_is_invalid() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
-    let Some(mut child) = on_terminal(&["run", &url, "-d", "300ms", "-w", "0", "--engine", "epoll", "-q"])
+    let Some(mut child) =
+        on_terminal(&["run", &url, "-d", "300ms", "-w", "0", "--engine", "epoll", "-q"])
     else {
         return;
     };
@@ -138,7 +143,8 @@ fn the_second_ctrl_c_ends_it_at_once_and_clears_the_view() {
     // The server never answers, so the first Ctrl-C alone does not end the run for an hour.
     let server = Echo::ws(Fault::Silent);
     let url = server.ws_url();
-    let words = ["run", &url, "-c", "4", "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
+    let words =
+        ["run", &url, "-c", "4", "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
     let Some(mut child) = on_terminal(&words) else { return };
     let began = Instant::now();
     while server.seen.messages.load(Ordering::Relaxed) < 4 && began.elapsed() < BOUND {

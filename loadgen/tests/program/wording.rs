@@ -52,7 +52,8 @@ fn faults(source: &str) -> Vec<(usize, String)> {
             let phrase = bad_phrase(phrases, text);
             faults.extend(phrase.map(|phrase| (number, format!("\"{}\"", phrase.trim()))));
         }
-        let begins = |word: &&&str| text.strip_prefix(**word).is_some_and(|rest| rest.starts_with(' '));
+        let begins =
+            |word: &&&str| text.strip_prefix(**word).is_some_and(|rest| rest.starts_with(' '));
         if let Some(word) = BAD_BEGINNINGS.iter().find(begins)
             && marker != "//"
             && !in_doc
@@ -72,7 +73,8 @@ fn shown(path: &Path, faults: Vec<(usize, String)>) -> Vec<String> {
 #[test]
 fn comments_are_worded_and_wrapped_by_the_rules() {
     let read = |path: &PathBuf| fs::read_to_string(path).expect("a source");
-    let wrong: Vec<String> = sources().iter().flat_map(|path| shown(path, faults(&read(path)))).collect();
+    let wrong: Vec<String> =
+        sources().iter().flat_map(|path| shown(path, faults(&read(path)))).collect();
     assert!(wrong.is_empty(), "{} faults\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -83,8 +85,9 @@ fn documents_have_no_banned_phrase() {
         .flat_map(|path| {
             let document = fs::read_to_string(path).expect("a document");
             let lines = (1..).zip(document.lines());
-            let found =
-                lines.filter_map(|(number, line)| Some((number, bad_phrase(&BAD_PHRASES, line)?.to_owned())));
+            let found = lines.filter_map(|(number, line)| {
+                Some((number, bad_phrase(&BAD_PHRASES, line)?.to_owned()))
+            });
             shown(path, found.collect())
         })
         .collect();

@@ -34,7 +34,9 @@ fn assert_integrity(fault: Fault, expected: Integrity) {
             assert!(run.received > 0);
             let reason = match (expected.lost, expected.faults()) {
                 (0, wrong) => format!("{wrong} echoes were not what was sent"),
-                (lost, _) => format!("{lost} messages never came back on connections that stayed open"),
+                (lost, _) => {
+                    format!("{lost} messages never came back on connections that stayed open")
+                }
             };
             assert_eq!(reasons(run), [reason]);
         },
@@ -56,7 +58,11 @@ fn valid_echoes_of_any_size_are_accepted() {
                 (Integrity::default(), Errors::default()),
                 "{payload:?} {len}"
             );
-            assert!(run.received > 0 && reasons(&run).is_empty(), "{payload:?} {len}: {:?}", reasons(&run));
+            assert!(
+                run.received > 0 && reasons(&run).is_empty(),
+                "{payload:?} {len}: {:?}",
+                reasons(&run)
+            );
         }
     }
 }
@@ -82,7 +88,11 @@ fn fragments_and_single_bytes_are_accepted() {
             let server = Echo::ws(fault);
             let run = run(&plan(&server.ws_url(), engine));
             assert_consistent(&run);
-            assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()), "{fault:?}");
+            assert_eq!(
+                (run.integrity, run.errors),
+                (Integrity::default(), Errors::default()),
+                "{fault:?}"
+            );
             let pongs = server.seen.pongs.load(Ordering::Relaxed);
             // The last pongs may still be on their way.
             assert_eq!(pongs > 0, fault == Fault::Fragments);
@@ -135,9 +145,14 @@ fn raw_echoes_are_checked_too() {
             );
             assert!(right.received > 0);
 
-            plan.target.url = Echo::tcp(len, Fault::Corrupt(len / 2)).tcp_url().parse().expect("url");
+            plan.target.url =
+                Echo::tcp(len, Fault::Corrupt(len / 2)).tcp_url().parse().expect("url");
             let wrong = run(&plan);
-            assert_eq!(wrong.integrity, Integrity { corrupted: 4, ..Integrity::default() }, "{len} bytes");
+            assert_eq!(
+                wrong.integrity,
+                Integrity { corrupted: 4, ..Integrity::default() },
+                "{len} bytes"
+            );
         }
     }
 }

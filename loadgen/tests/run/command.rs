@@ -64,7 +64,11 @@ fn unusable_flags_end_with_2_and_their_name() {
     assert_fails(&["run", "https://localhost/"], 2, &["https://", "wss://"]);
     assert_fails(&["run", "ws://localhost/", "-c", "0"], 2, &["-c must be"]);
     assert_fails(&["run", "ws://localhost/", "--engine", "kqueue"], 2, &["--engine"]);
-    assert_fails(&["run", "ws://localhost/", "--congestion", "no-such"], 2, &["--congestion", "reno"]);
+    assert_fails(
+        &["run", "ws://localhost/", "--congestion", "no-such"],
+        2,
+        &["--congestion", "reno"],
+    );
     assert_fails(&["run", "ws://localhost/", "--spawn", "open 'quote"], 2, &["--spawn"]);
     assert_fails(&["run", "ws://localhost:{port}/"], 2, &["{port}", "--spawn"]);
     assert_fails(&["suite", "slow"], 2, &["slow"]);
@@ -76,10 +80,22 @@ fn unusable_flags_end_with_2_and_their_name() {
 #[test]
 fn flags_without_effect_are_reported() {
     assert_fails(&["run", "ws://localhost/", "--arrival", "poisson"], 2, &["--arrival needs -R"]);
-    assert_fails(&["run", "ws://localhost/", "--max-outstanding", "5"], 2, &["--max-outstanding needs -R"]);
-    assert_fails(&["run", "ws://localhost/", "--spawn-timeout", "5s"], 2, &["--spawn-timeout needs --spawn"]);
+    assert_fails(
+        &["run", "ws://localhost/", "--max-outstanding", "5"],
+        2,
+        &["--max-outstanding needs -R"],
+    );
+    assert_fails(
+        &["run", "ws://localhost/", "--spawn-timeout", "5s"],
+        2,
+        &["--spawn-timeout needs --spawn"],
+    );
     assert_fails(&["run", "ws://localhost/", "--trial", "5s"], 2, &["--find-rate"]);
-    assert_fails(&["run", "ws://localhost/", "--find-rate", "p99<2ms", "-n", "5"], 2, &["--messages"]);
+    assert_fails(
+        &["run", "ws://localhost/", "--find-rate", "p99<2ms", "-n", "5"],
+        2,
+        &["--messages"],
+    );
 }
 
 /// With `| head`, the reader closes the pipe early; the file is complete all the same.
@@ -90,17 +106,23 @@ fn a_closed_pipe_loses_only_the_table() {
     let file = folder.join("result.json");
     let words = short(&[&server.ws_url(), "--json", file.to_str().expect("UTF-8")]);
     let words = words.iter().map(String::as_str).collect::<Vec<_>>();
-    let mut child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut child =
+        loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(child.wait().expect("ends").code(), Some(FINE));
-    serde_json::from_slice::<Document>(&std::fs::read(&file).expect("written")).expect("a document");
+    serde_json::from_slice::<Document>(&std::fs::read(&file).expect("written"))
+        .expect("a document");
     std::fs::remove_dir_all(&folder).expect("our own folder");
 }
 
 #[test]
 fn an_impossible_run_ends_with_1_before_measuring() {
     assert_fails(&["run", "ws://no-such-host.invalid/"], 1, &["no-such-host.invalid"]);
-    assert_fails(&["run", "ws://127.0.0.1:1/", "--json", "/no/such/folder/result.json"], 1, &["--json"]);
+    assert_fails(
+        &["run", "ws://127.0.0.1:1/", "--json", "/no/such/folder/result.json"],
+        1,
+        &["--json"],
+    );
     let many = ["run", "ws://127.0.0.1:1/", "-c", "16777216"];
     let output = output(&many);
     let said = text(&output.stderr);
@@ -127,8 +149,11 @@ fn a_quiet_run_prints_only_why_it_is_invalid() {
     let said = text(&quiet.stderr);
     assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(FINE), String::new()));
     // A test is a debug build, whose runs are not valid.
-    let expected =
-        if cfg!(debug_assertions) { "sparring-loadgen: INVALID: the generator is a debug" } else { "" };
+    let expected = if cfg!(debug_assertions) {
+        "sparring-loadgen: INVALID: the generator is a debug"
+    } else {
+        ""
+    };
     assert!(said.starts_with(expected) && said.lines().count() <= 1, "{said}");
     let server = Echo::ws(Fault::DisconnectFirst);
     let quiet = run_short(&[&server.ws_url(), "--quiet", "--threshold", "max<1ns"]);
@@ -146,12 +171,16 @@ fn json_replaces_the_table_on_standard_output() {
     let output = run_short(&[&server.ws_url(), "--json", "-", "--tag", "trial"]);
     assert_eq!(output.status.code(), Some(FINE));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+    let schema =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
     let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
     jsonschema::validate(&schema, &json).expect("the document follows the schema");
     let document = document(&output);
     assert_eq!((document.schema, document.session.kind), (SCHEMA, SessionKind::Single));
-    assert_eq!((document.tool.engine.as_str(), document.session.tag.as_deref()), ("epoll", Some("trial")));
+    assert_eq!(
+        (document.tool.engine.as_str(), document.session.tag.as_deref()),
+        ("epoll", Some("trial"))
+    );
     assert_eq!((document.scenarios.len(), document.runs.len()), (1, 1));
     let run = &document.runs[0];
     assert_eq!(run.scenario, document.scenarios[0].name);
@@ -165,11 +194,14 @@ fn an_open_loop_prints_its_plan_and_its_latencies() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "-R", "1k", "--json", "-", "--arrival", "poisson"]);
     let table = text(&output.stderr);
-    for part in ["1,000 messages a second (poisson)", "planned)", "server ", "lag ", "waits by sleeping"] {
+    for part in
+        ["1,000 messages a second (poisson)", "planned)", "server ", "lag ", "waits by sleeping"]
+    {
         assert!(table.contains(part), "{part} not in: {table}");
     }
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+    let schema =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
     let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
     jsonschema::validate(&schema, &json).expect("the document follows the schema");
     let parameters = &document(&output).scenarios[0].parameters;
@@ -216,9 +248,13 @@ fn lost_connections_are_invalid() {
 fn ctrl_c_gives_a_result_and_twice_ends_at_once() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
-    let words = ["run", &url, "-d", "1h", "-w", "0", "--settle", "0", "--engine", "epoll", "--json", "-"];
-    let mut child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-    until("messages flow", || server.seen.messages.load(Ordering::Relaxed) > 10_000 || ended(&mut child));
+    let words =
+        ["run", &url, "-d", "1h", "-w", "0", "--settle", "0", "--engine", "epoll", "--json", "-"];
+    let mut child =
+        loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    until("messages flow", || {
+        server.seen.messages.load(Ordering::Relaxed) > 10_000 || ended(&mut child)
+    });
     kill_process(Pid::from_child(&child), Signal::INT).expect("our own child");
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
@@ -229,8 +265,11 @@ fn ctrl_c_gives_a_result_and_twice_ends_at_once() {
     let server = Echo::ws(Fault::Silent);
     let url = server.ws_url();
     let words = ["run", &url, "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
-    let mut child = loadgen(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
-    until("messages flow", || server.seen.messages.load(Ordering::Relaxed) >= 64 || ended(&mut child));
+    let mut child =
+        loadgen(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    until("messages flow", || {
+        server.seen.messages.load(Ordering::Relaxed) >= 64 || ended(&mut child)
+    });
     let pid = Pid::from_child(&child);
     until("the second signal ends it", || {
         let _ = kill_process(pid, Signal::INT);
@@ -244,15 +283,21 @@ fn the_version_is_readable_by_people_and_programs() {
     let line = text(&output(&["--version"]).stdout);
     assert!(line.starts_with("sparring-loadgen ") && line.lines().count() == 1, "{line}");
     let facts = text(&output(&["--version", "--verbose"]).stdout);
-    for key in ["version", "commit", "dirty", "profile", "rustc", "engine uring", "engine epoll", "kernel"] {
-        assert!(facts.lines().any(|line| line.starts_with(&format!("{key}: "))), "{key} not in: {facts}");
+    for key in
+        ["version", "commit", "dirty", "profile", "rustc", "engine uring", "engine epoll", "kernel"]
+    {
+        assert!(
+            facts.lines().any(|line| line.starts_with(&format!("{key}: "))),
+            "{key} not in: {facts}"
+        );
     }
 }
 
 #[test]
 fn the_version_may_go_to_a_closed_pipe() {
     let mut command = loadgen(&["--version", "--verbose"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
@@ -285,15 +330,25 @@ fn serve() {
 pub(super) fn server_command(fault: &str) -> String {
     let this = std::env::current_exe().expect("this program");
     let name = "command::serve";
-    format!("env '{SERVE}={{port}} {fault}' '{}' --exact {name} --ignored --nocapture", this.display())
+    format!(
+        "env '{SERVE}={{port}} {fault}' '{}' --exact {name} --ignored --nocapture",
+        this.display()
+    )
 }
 
 pub(super) const SPAWNED: &str = "ws://127.0.0.1:{port}/";
 
 #[test]
 fn a_spawned_server_is_measured_and_ended() {
-    let output =
-        run_short(&[SPAWNED, "--spawn", &server_command("none"), "--congestion", "reno", "--json", "-"]);
+    let output = run_short(&[
+        SPAWNED,
+        "--spawn",
+        &server_command("none"),
+        "--congestion",
+        "reno",
+        "--json",
+        "-",
+    ]);
     assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
     let document = document(&output);
     let server = document.runs[0].server.as_ref().expect("its cost");
@@ -310,16 +365,22 @@ fn a_spawned_server_is_measured_and_ended() {
 #[test]
 fn a_server_that_dies_is_reported_with_its_stderr() {
     let command = server_command("exit");
-    let output =
-        output(&["run", SPAWNED, "--spawn", &command, "-d", "1h", "--engine", "epoll", "--json", "-"]);
+    let output = output(&[
+        "run", SPAWNED, "--spawn", &command, "-d", "1h", "--engine", "epoll", "--json", "-",
+    ]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for part in ["ENDED EARLY", "the server ended during the run", "exit status: 3", "as the test wants it"] {
+    for part in
+        ["ENDED EARLY", "the server ended during the run", "exit status: 3", "as the test wants it"]
+    {
         assert!(said.contains(part), "{part} not in: {said}");
     }
     let run = &document(&output).runs[0];
     assert!(run.messages.is_some_and(|messages| messages.sent > 0) && run.ended_early.is_some());
-    assert!(!text(&output.stdout).contains("as the test wants it"), "what a server writes is not stored");
+    assert!(
+        !text(&output.stdout).contains("as the test wants it"),
+        "what a server writes is not stored"
+    );
 }
 
 #[test]
@@ -328,8 +389,12 @@ fn a_server_that_does_not_start_is_reported_with_its_stderr() {
         assert_fails(&["run", SPAWNED, "--engine", "epoll", "--spawn", command], 1, parts);
     };
     fails("/no/such/server", &["cannot run `/no/such/server`", "127"]);
-    fails("sh -c 'echo my reasons >&2; exit 4'", &["before it accepted", "exit status: 4", "my reasons"]);
-    let words = ["run", SPAWNED, "--engine", "epoll", "--spawn", "sleep 3600", "--spawn-timeout", "200ms"];
+    fails(
+        "sh -c 'echo my reasons >&2; exit 4'",
+        &["before it accepted", "exit status: 4", "my reasons"],
+    );
+    let words =
+        ["run", SPAWNED, "--engine", "epoll", "--spawn", "sleep 3600", "--spawn-timeout", "200ms"];
     assert_fails(&words, 1, &["does not accept", "--spawn-timeout"]);
     let words = ["run", SPAWNED, "--engine", "epoll", "--spawn", "true", "--spawn-cpus", "1000"];
     assert_fails(&words, 2, &["--spawn-cpus: processor 1000 is not among those"]);
@@ -353,7 +418,11 @@ fn another_process_on_the_port_is_not_the_server() {
     let _somebody = TcpListener::bind(at).expect("still free");
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("does not belong to the server"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("does not belong to the server"),
+        "{}",
+        text(&output.stderr)
+    );
     std::fs::remove_dir_all(&folder).expect("our own folder");
 }
 
@@ -388,7 +457,8 @@ pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Returns a folder of this test's own.
 pub(super) fn scratch(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("sparring-loadgen-{name}-{}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("sparring-loadgen-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     folder
 }

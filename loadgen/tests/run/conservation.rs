@@ -60,7 +60,8 @@ fn every_message_has_one_outcome_under_every_fault() {
             sent += run.messages.map_or(0, |messages| messages.sent);
         }
         for fault in faults {
-            for (rate, reconnect) in [(None, false), (Some(400.0), false), (None, true), (Some(400.0), true)]
+            for (rate, reconnect) in
+                [(None, false), (Some(400.0), false), (None, true), (Some(400.0), true)]
             {
                 // The engines differ only in how connections end.
                 if engine != EngineKind::Epoll && (rate.is_some() || fault.keeps_connections()) {
@@ -97,7 +98,10 @@ fn messages_in_flight_on_a_closed_connection_are_lost_with_it() {
         let run = run(&plan);
         assert_balanced(&run);
         let integrity = run.integrity;
-        assert!(integrity.lost > 0 && integrity.lost == integrity.lost_with_connection, "{integrity:?}");
+        assert!(
+            integrity.lost > 0 && integrity.lost == integrity.lost_with_connection,
+            "{integrity:?}"
+        );
         assert_eq!(integrity.faults(), 0);
         assert!(run.invalid_reasons.iter().any(|reason| reason.ends_with("ends of 1 connection")));
         let outages = run.outages.expect("the connection was down");
@@ -121,7 +125,11 @@ fn downtime_is_latency_and_not_lag() {
         let Latencies { corrected, lag, .. } = &run.latency_ns;
         let uncorrected = run.latency_ns.uncorrected();
         assert!(uncorrected.max >= 1_300_000_000, "{engine}: {}", uncorrected.max);
-        assert!(corrected.max >= uncorrected.max && lag.max * 2 < uncorrected.max, "{engine}: {}", lag.max);
+        assert!(
+            corrected.max >= uncorrected.max && lag.max * 2 < uncorrected.max,
+            "{engine}: {}",
+            lag.max
+        );
         let outages = run.outages.expect("the connection was down");
         assert!(outages.count == 1 && outages.longest_ns >= 1_500_000_000, "{outages:?}");
     }
@@ -145,7 +153,10 @@ fn unsolicited_messages_are_named_and_are_not_echoes() {
             assert_balanced(&run);
             assert_eq!(run.integrity, Integrity { unsolicited: 8, ..Integrity::default() });
             assert_eq!(run.messages.map(|messages| messages.wrong), Some(0));
-            assert!(run.invalid_reasons.contains(&"8 messages came that nobody had asked for".to_owned()));
+            assert!(
+                run.invalid_reasons
+                    .contains(&"8 messages came that nobody had asked for".to_owned())
+            );
         }
     }
 }
@@ -166,7 +177,10 @@ fn greetings_of_replaced_connections_are_not_echoes() {
             let Integrity { unsolicited, .. } = run.integrity;
             assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() }, "{text}");
             let connections = server.seen.connections.load(Ordering::Relaxed);
-            assert!(unsolicited > 4 && unsolicited <= connections, "{unsolicited} of {connections}");
+            assert!(
+                unsolicited > 4 && unsolicited <= connections,
+                "{unsolicited} of {connections}"
+            );
         }
     }
 }
@@ -201,10 +215,18 @@ fn a_closed_loop_includes_latencies_of_outstanding_messages() {
         assert_balanced(&run);
         assert!(run.latency_ns.corrected.max >= 600_000_000, "{}", run.latency_ns.corrected.max);
         assert!(has(&run, InvalidKind::CutTail), "{:?}", run.invalid_reasons);
-        let reason = run.invalid_reasons.iter().find(|reason| reason.contains("waiting for an echo"));
-        assert!(reason.is_some_and(|reason| reason.starts_with("3 of 6 connections")), "{reason:?}");
+        let reason =
+            run.invalid_reasons.iter().find(|reason| reason.contains("waiting for an echo"));
+        assert!(
+            reason.is_some_and(|reason| reason.starts_with("3 of 6 connections")),
+            "{reason:?}"
+        );
         assert_eq!(run.integrity, Integrity::default());
-        assert_eq!(run.messages.map(|messages| messages.outstanding), Some(0), "they came in the drain");
+        assert_eq!(
+            run.messages.map(|messages| messages.outstanding),
+            Some(0),
+            "they came in the drain"
+        );
     }
 }
 
@@ -242,9 +264,10 @@ fn unsent_messages_of_a_limited_plan_are_reported() {
 /// with the last echo.
 #[test]
 fn the_rate_divides_by_the_planned_window() {
-    for (rate, messages, arrival) in
-        [(100.0, 40, Arrival::Constant), (100.0, 40, Arrival::Burst(NonZeroU32::new(10).expect("not zero")))]
-    {
+    for (rate, messages, arrival) in [
+        (100.0, 40, Arrival::Constant),
+        (100.0, 40, Arrival::Burst(NonZeroU32::new(10).expect("not zero"))),
+    ] {
         let server = Echo::ws(Fault::None);
         let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
         super::counted(&mut plan, messages);
@@ -292,7 +315,11 @@ fn idle_connections_send_nothing_after_they_are_reopened() {
         }));
         assert_balanced(&run);
         assert_eq!(run.integrity.faults(), 0, "{engine}: {:?}", run.integrity);
-        assert!(run.outages.is_some_and(|outages| outages.count >= 3), "{engine}: {:?}", run.outages);
+        assert!(
+            run.outages.is_some_and(|outages| outages.count >= 3),
+            "{engine}: {:?}",
+            run.outages
+        );
     }
 }
 
@@ -319,7 +346,8 @@ fn overload_is_found_with_a_limited_number_of_messages() {
     let server = Echo::ws(Fault::Capacity(500));
     let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
     super::counted(&mut plan, 1000);
-    (plan.load.rate_per_s, plan.load.arrival, plan.load.connections) = (Some(2000.0), Arrival::Poisson, 16);
+    (plan.load.rate_per_s, plan.load.arrival, plan.load.connections) =
+        (Some(2000.0), Arrival::Poisson, 16);
     let run = run(&plan);
     assert_balanced(&run);
     assert_eq!(run.messages.map(|messages| messages.sent), Some(1000));

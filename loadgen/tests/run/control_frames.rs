@@ -36,7 +36,11 @@ fn read_frame(stream: &mut impl Read, head: &mut Vec<u8>) -> io::Result<Opcode> 
 /// Answers the opening handshake, waits for the first byte of the first message, and then sends
 /// `frame`. Returns the number of messages before the answer with opcode `answer`, and the rest of
 /// the stream after it where it is a Close.
-fn messages_before(stream: &mut (impl Read + Write), frame: &[u8], answer: Opcode) -> io::Result<(u32, u64)> {
+fn messages_before(
+    stream: &mut (impl Read + Write),
+    frame: &[u8],
+    answer: Opcode,
+) -> io::Result<(u32, u64)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -76,10 +80,16 @@ fn bytes_until_the_end(stream: &mut impl Read) -> u64 {
 }
 
 fn identity() -> Arc<ServerConfig> {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let certified =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
     let chain = vec![certified.cert.der().clone()];
-    Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("its key"))
+    Arc::new(
+        ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("its key"),
+    )
 }
 
 /// Has a generator with one connection send `depth` messages of `len` bytes at once to such a
@@ -137,7 +147,10 @@ fn a_pong_passes_the_messages_that_wait() {
         for (load, tls) in LOADS.iter().flat_map(|load| [(*load, None), (*load, Some(&identity))]) {
             let (before, _) = meet(engine, tls, load, b"\x89\x03hey", Opcode::Pong);
             let is_tls = tls.is_some();
-            assert!(before <= load.1 / 2, "{engine}, {load:?}, TLS {is_tls}: after {before} messages");
+            assert!(
+                before <= load.1 / 2,
+                "{engine}, {load:?}, TLS {is_tls}: after {before} messages"
+            );
         }
     }
 }

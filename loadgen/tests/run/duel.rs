@@ -14,8 +14,19 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::command::{assert_fails, loadgen, output, scratch, server_command, text};
 
 /// Flags of very short runs, saturated on their own.
-const SHORT: [&str; 11] =
-    ["--saturation-only", "-c", "4", "-d", "60ms", "-w", "10ms", "--settle", "0", "--engine", "epoll"];
+const SHORT: [&str; 11] = [
+    "--saturation-only",
+    "-c",
+    "4",
+    "-d",
+    "60ms",
+    "-w",
+    "10ms",
+    "--settle",
+    "0",
+    "--engine",
+    "epoll",
+];
 
 /// Returns the arguments of a duel of two servers, stored in `folder`.
 fn duel<'a>(a: &'a str, b: &'a str, folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
@@ -25,8 +36,9 @@ fn duel<'a>(a: &'a str, b: &'a str, folder: &'a Path, more: &[&'a str]) -> Vec<&
 
 /// Returns all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries =
-        fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let entries = fs::read_dir(folder)
+        .map(|entries| entries.flatten().collect::<Vec<_>>())
+        .unwrap_or_default();
     let below = entries.into_iter().map(|entry| entry.path());
     below.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
@@ -55,10 +67,15 @@ fn a_duel_is_judged_printed_and_stored() {
         serde_json::from_slice(&fs::read(&stored[0]).expect("stored")).expect("JSON");
     assert_schema(&json);
     let document: Document = serde_json::from_value(json).expect("a document");
-    assert_eq!((document.session.kind, document.arms.len(), document.runs.len()), (SessionKind::Ab, 2, 4));
+    assert_eq!(
+        (document.session.kind, document.arms.len(), document.runs.len()),
+        (SessionKind::Ab, 2, 4)
+    );
     let order: Vec<&str> = document.runs.iter().map(|run| run.arm.as_str()).collect();
     assert_eq!(order, ["A", "B", "B", "A"]);
-    let Some(SessionVerdict::Comparison(conclusion)) = document.verdict else { panic!("not compared") };
+    let Some(SessionVerdict::Comparison(conclusion)) = document.verdict else {
+        panic!("not compared")
+    };
     assert!(conclusion.interleaved);
     fs::remove_dir_all(&folder).expect("our own folder");
 }
@@ -68,7 +85,8 @@ fn a_dry_run_checks_the_flags_and_starts_nothing() {
     let folder = scratch("duel-dry");
     let marker = folder.join("started");
     let server = format!("touch {}", marker.display());
-    let dry = |more: &[&str]| output(&duel(&server, &server, &folder, &[&["--dry-run"], more].concat()));
+    let dry =
+        |more: &[&str]| output(&duel(&server, &server, &folder, &[&["--dry-run"], more].concat()));
     let fine = dry(&["--pairs", "2"]);
     assert_eq!(fine.status.code(), Some(0));
     assert!(
@@ -87,7 +105,8 @@ fn a_dry_run_checks_the_flags_and_starts_nothing() {
 fn a_broken_server_ends_the_duel_with_its_side_and_stderr() {
     let folder = scratch("duel-bad");
     let good = server_command("none");
-    let fails = |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
+    let fails =
+        |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
     fails("/no/such/server", &good, &["arm A, round 1: ", "cannot run `/no/such/server`"]);
     fails(
         "sh -c 'echo my reasons >&2; exit 4'",
@@ -107,8 +126,10 @@ fn a_broken_server_ends_the_duel_with_its_side_and_stderr() {
 
 /// Returns the only session that is stored in a folder. It must follow the schema.
 fn stored(folder: &Path) -> Document {
-    let stored: Vec<PathBuf> =
-        files(folder).into_iter().filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    let stored: Vec<PathBuf> = files(folder)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .collect();
     assert_eq!(stored.len(), 1, "{stored:?}");
     let json: serde_json::Value =
         serde_json::from_slice(&fs::read(&stored[0]).expect("stored")).expect("JSON");
@@ -149,11 +170,17 @@ fn server_after(folder: &Path, first: &str) -> String {
 fn repeats_a_run_whose_server_failed_once() {
     let folder = scratch("duel-flaky");
     let flag = folder.join("failed");
-    let flaky = server_after(&folder, &format!("test -e '{0}' || {{ : > '{0}'; exit 3; }}", flag.display()));
+    let flaky = server_after(
+        &folder,
+        &format!("test -e '{0}' || {{ : > '{0}'; exit 3; }}", flag.display()),
+    );
     let output = output(&duel(&server_command("none"), &flaky, &folder, &["--pairs", "2"]));
     let said = text(&output.stdout);
     assert!(matches!(output.status.code(), Some(0 | 13)), "{said}{}", text(&output.stderr));
-    assert!(said.contains("REPEATED load B: the server ended") && said.contains("exit status: 3"), "{said}");
+    assert!(
+        said.contains("REPEATED load B: the server ended") && said.contains("exit status: 3"),
+        "{said}"
+    );
     let document = stored(&folder);
     assert_eq!(document.runs.len(), 4);
     let repeated = &document.runs[1].repeated;
@@ -171,7 +198,8 @@ fn a_session_that_cannot_be_stored_goes_to_standard_output() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot create ") && said.contains("B against A: "), "{said}");
-    let document: Document = serde_json::from_slice(&output.stdout).expect("a document and nothing else");
+    let document: Document =
+        serde_json::from_slice(&output.stdout).expect("a document and nothing else");
     assert_eq!(document.runs.len(), 2);
     fs::remove_dir_all(&folder).expect("our own folder");
 }
@@ -208,7 +236,10 @@ fn an_arm_that_cannot_be_run_is_named_and_the_others_are_stored() {
     let output = output(&words);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot run `/no/such`") && said.contains("arm bad was left out"), "{said}");
+    assert!(
+        said.contains("cannot run `/no/such`") && said.contains("arm bad was left out"),
+        "{said}"
+    );
     let document = stored(&folder);
     assert_eq!(document.runs.len(), 2);
     assert!(document.arms[2].left_out.is_some());
@@ -224,7 +255,8 @@ fn an_interrupted_experiment_is_resumed() {
     let short = ["--scenarios=echo", "--rounds=6", "-d=200ms", "-w=10ms", "--engine=epoll"];
     let words: Vec<&str> =
         ["experiment", "arms", &results, &arms[0], &arms[1]].into_iter().chain(short).collect();
-    let mut child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut child =
+        loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
     let mut notes = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     while !line.starts_with("[2/") {
@@ -254,10 +286,15 @@ fn an_interrupted_experiment_is_resumed() {
 #[test]
 fn unusable_commands_and_flags_end_with_2() {
     let folder = scratch("duel-usage");
-    let fails =
-        |a: &str, more: &[&str], parts: &[&str]| assert_fails(&duel(a, "b {port}", &folder, more), 2, parts);
+    let fails = |a: &str, more: &[&str], parts: &[&str]| {
+        assert_fails(&duel(a, "b {port}", &folder, more), 2, parts);
+    };
     fails("open 'quote", &[], &["command A", "quote"]);
-    assert_fails(&["duel", "a {port}", "b {port}", "--scenario", "fast"], 2, &["`fast` is unknown"]);
+    assert_fails(
+        &["duel", "a {port}", "b {port}", "--scenario", "fast"],
+        2,
+        &["`fast` is unknown"],
+    );
     fails(
         "a {port}",
         &["--scenario", "tcp", "--url", "ws://127.0.0.1:{port}/"],
@@ -331,7 +368,12 @@ fn noise_is_recorded_and_stored() {
     let (results, server) = (folder.to_str().expect("UTF-8"), server_command("none"));
     let words = [&["aa", &server, "--pairs", "8", "--results", results], &SHORT[..]].concat();
     let output = output(&words);
-    assert!(matches!(output.status.code(), Some(0 | 13)), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        matches!(output.status.code(), Some(0 | 13)),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     let json: serde_json::Value =
         serde_json::from_slice(&fs::read(&files(&folder)[0]).expect("stored")).expect("JSON");
     assert_schema(&json);
@@ -355,15 +397,26 @@ fn recorded_pairs_are_judged_and_damaged_recordings_refused() {
     let recording = folder.join("pairs.jsonl");
     let record = |lines: &str| fs::write(&recording, lines).expect("written");
     let name = recording.to_str().expect("UTF-8");
-    let words =
-        ["proof", name, "--pairs", "8", "--draws", "100", "--results", folder.to_str().expect("UTF-8")];
+    let words = [
+        "proof",
+        name,
+        "--pairs",
+        "8",
+        "--draws",
+        "100",
+        "--results",
+        folder.to_str().expect("UTF-8"),
+    ];
     let line = format!("{session}\n");
     record(&line.repeat(4));
     let judged = output(&words);
     // Equal servers may appear to differ in 60 ms: then the goal is missed.
     assert!(matches!(judged.status.code(), Some(0 | 10)), "{}", text(&judged.stderr));
     let said = text(&judged.stdout);
-    assert!(said.contains("16 runs recorded") && said.contains("identical servers: 8 pairs"), "{said}");
+    assert!(
+        said.contains("16 runs recorded") && said.contains("identical servers: 8 pairs"),
+        "{said}"
+    );
     record(&line.repeat(3));
     assert_fails(&words, 1, &["pairs.jsonl", "6 valid pairs", "fewer than a block of 8"]);
     record(&format!("{line}{}", &line[..line.len() / 2]));
@@ -379,8 +432,10 @@ fn recorded_pairs_are_judged_and_damaged_recordings_refused() {
 /// Writes a changed copy of a stored session of the repository; returns its path.
 fn changed(folder: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) -> String {
     let committed = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results")));
-    let quick =
-        committed.iter().find(|path| path.to_string_lossy().ends_with("-quick.json")).expect("there is one");
+    let quick = committed
+        .iter()
+        .find(|path| path.to_string_lossy().ends_with("-quick.json"))
+        .expect("there is one");
     let mut json = serde_json::from_slice(&fs::read(quick).expect("readable")).expect("JSON");
     change(&mut json);
     let path = folder.join(name);
@@ -393,7 +448,8 @@ fn incomparable_and_unreadable_files_are_refused() {
     let folder = scratch("compare-bad");
     let good = changed(&folder, "good.json", |_| {});
     let newer = changed(&folder, "newer.json", |json| json["schema"] = 99.into());
-    let other = changed(&folder, "other.json", |json| json["machine"]["id"] = "ffffffffffff".into());
+    let other =
+        changed(&folder, "other.json", |json| json["machine"]["id"] = "ffffffffffff".into());
     let text = fs::read_to_string(&good).expect("readable");
     let cut = folder.join("cut.json");
     fs::write(&cut, &text[..text.len() / 2]).expect("written");
@@ -424,8 +480,9 @@ fn stored_sessions_are_listed_shown_and_made_a_page() {
     let folder = scratch("list");
     let machine = folder.join("0123456789ab");
     fs::create_dir_all(&machine).expect("made");
-    let file =
-        changed(&machine, "20260101T000000Z-x-quick.json", |json| json["session"]["tag"] = "mine".into());
+    let file = changed(&machine, "20260101T000000Z-x-quick.json", |json| {
+        json["session"]["tag"] = "mine".into();
+    });
     let results = folder.to_str().expect("UTF-8");
     let listed = output(&["list", "--results", results, "--tag", "mine", "--scenario", "echo"]);
     assert_eq!(listed.status.code(), Some(0));
@@ -437,8 +494,14 @@ fn stored_sessions_are_listed_shown_and_made_a_page() {
     assert!(text(&shown.stdout).contains("pipeline"), "{}", text(&shown.stderr));
     let page = folder.join("page.html");
     let charts = folder.join("charts");
-    let words =
-        ["report", &file, "-o", page.to_str().expect("UTF-8"), "--svg", charts.to_str().expect("UTF-8")];
+    let words = [
+        "report",
+        &file,
+        "-o",
+        page.to_str().expect("UTF-8"),
+        "--svg",
+        charts.to_str().expect("UTF-8"),
+    ];
     assert_eq!(output(&words).status.code(), Some(0));
     assert!(fs::read_to_string(&page).expect("written").starts_with("<!DOCTYPE html>"));
     assert!(files(&charts).len() >= 8);

@@ -147,7 +147,8 @@ impl Echo {
 
     /// Returns a server over TLS, with a certificate that no client trusts.
     pub fn wss(fault: Fault) -> Self {
-        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let certified =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
         let config = ServerConfig::builder()
             .with_no_client_auth()
@@ -181,7 +182,9 @@ impl Echo {
 
     /// Starts a raw echo server of messages of `len` bytes.
     pub fn tcp(len: usize, fault: Fault) -> Self {
-        Self::start("127.0.0.1:0", fault, move |stream, fault, seen, _| serve_tcp(stream, len, fault, seen))
+        Self::start("127.0.0.1:0", fault, move |stream, fault, seen, _| {
+            serve_tcp(stream, len, fault, seen)
+        })
     }
 
     fn start(
@@ -201,7 +204,9 @@ impl Echo {
                     before_serving();
                     stream.set_nodelay(true).expect("a socket");
                     if fault == Fault::DropIdle {
-                        stream.set_read_timeout(Some(Duration::from_millis(150))).expect("a socket");
+                        stream
+                            .set_read_timeout(Some(Duration::from_millis(150)))
+                            .expect("a socket");
                     }
                     // The peer may close at any time.
                     let _ = serve(stream, fault, &seen, number);
@@ -229,7 +234,13 @@ fn before_serving() {
     SERVES.set(true);
 }
 
-fn serve_ws(stream: &mut dyn Stream, peer: IpAddr, fault: Fault, seen: &Seen, number: u64) -> io::Result<()> {
+fn serve_ws(
+    stream: &mut dyn Stream,
+    peer: IpAddr,
+    fault: Fault,
+    seen: &Seen,
+    number: u64,
+) -> io::Result<()> {
     let mut input = Input::default();
     let head = input.read_head(stream)?;
     seen.heads.lock().expect("heads").push(String::from_utf8_lossy(&head).into_owned());
@@ -237,12 +248,14 @@ fn serve_ws(stream: &mut dyn Stream, peer: IpAddr, fault: Fault, seen: &Seen, nu
     let accepted = handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
     match fault {
         Fault::NotFound => {
-            return stream
-                .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return stream.write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
         }
         Fault::WrongAccept => {
             let key = protocol::handshake::accept_key("AAAAAAAAAAAAAAAAAAAAAA==");
-            let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+            let head =
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
             stream.write_all(format!("{head}Sec-WebSocket-Accept: {key}\r\n\r\n").as_bytes())?;
         }
         Fault::Instead(right, wrong) => {
@@ -262,7 +275,8 @@ fn serve_ws(stream: &mut dyn Stream, peer: IpAddr, fault: Fault, seen: &Seen, nu
         Fault::Mute => {}
         _ => stream.write_all(accepted.response())?,
     }
-    let mut session = Session { stream, fault, number, held: None, count: 0, began: Instant::now(), seen };
+    let mut session =
+        Session { stream, fault, number, held: None, count: 0, began: Instant::now(), seen };
     if let Fault::Greeting(text) = fault {
         session.send(Opcode::Text, text.as_bytes())?;
     }
@@ -344,7 +358,9 @@ impl Session<'_> {
                 return self.send(other, payload);
             }
             Fault::Disconnect => return Err(io::ErrorKind::ConnectionAborted.into()),
-            Fault::DisconnectFirst if self.number == 0 => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Fault::DisconnectFirst if self.number == 0 => {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             Fault::Close => {
                 self.send(Opcode::Close, b"\x03\xe9gone fishing")?;
                 return Err(io::ErrorKind::ConnectionAborted.into());
@@ -385,7 +401,9 @@ impl Session<'_> {
     }
 
     fn trickle(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
-        server_frame(opcode as u8, payload).chunks(1).try_for_each(|byte| self.stream.write_all(byte))
+        server_frame(opcode as u8, payload)
+            .chunks(1)
+            .try_for_each(|byte| self.stream.write_all(byte))
     }
 }
 
@@ -449,7 +467,11 @@ impl Input {
 
     /// Reads the next frame; returns its header and whether it is the last of its message. Appends
     /// its unmasked payload to `payload`.
-    fn read_frame(&mut self, stream: &mut dyn Stream, payload: &mut Vec<u8>) -> io::Result<(Header, bool)> {
+    fn read_frame(
+        &mut self,
+        stream: &mut dyn Stream,
+        payload: &mut Vec<u8>,
+    ) -> io::Result<(Header, bool)> {
         loop {
             let rest = &self.bytes[self.used..];
             if let Some((header, len)) = Header::parse(rest).map_err(io::Error::other)? {

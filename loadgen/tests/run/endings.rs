@@ -76,7 +76,11 @@ fn reports_failed_handshakes() {
 fn reports_answers_that_open_no_websocket() {
     let answers = [
         ("101 Switching Protocols", "200 OK", "200 OK"),
-        ("101 Switching Protocols", "301 Moved Permanently\r\nLocation: /", "301 Moved Permanently"),
+        (
+            "101 Switching Protocols",
+            "301 Moved Permanently\r\nLocation: /",
+            "301 Moved Permanently",
+        ),
         ("101 Switching Protocols", "503 Service Unavailable", "503 Service Unavailable"),
         ("HTTP/1.1", "HTTP/1.0", "HTTP/1.1"),
         ("Upgrade: websocket\r\n", "", "Upgrade"),
@@ -84,7 +88,11 @@ fn reports_answers_that_open_no_websocket() {
         ("Connection: Upgrade\r\n", "", "Connection"),
         ("Connection: Upgrade", "Connection: keep-alive", "Connection"),
         ("Sec-WebSocket-Accept: ", "X-Accept: ", "Sec-WebSocket-Accept"),
-        ("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", "permessage-deflate"),
+        (
+            "\r\n\r\n",
+            "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+            "permessage-deflate",
+        ),
         ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n", "chat"),
         ("\r\n\r\n", "\r\nno field at all\r\n\r\n", "malformed"),
     ];
@@ -110,7 +118,10 @@ fn reports_a_server_that_stops_answering() {
 fn reports_a_server_that_closes_everything() {
     let long = |plan: &mut Plan| plan.load.measure = Duration::from_secs(3600);
     assert_all(&early_ends(Fault::Disconnect, long), &["closed all 4 connections"]);
-    assert_all(&early_ends(Fault::Close, long), &["closed all 4 connections", "1001", "gone fishing"]);
+    assert_all(
+        &early_ends(Fault::Close, long),
+        &["closed all 4 connections", "1001", "gone fishing"],
+    );
     assert_all(&early_ends(Fault::Masked, long), &["broke the protocol", "masked", "5.1"]);
 }
 
@@ -177,22 +188,28 @@ impl Progress for Impatient {
 fn an_interruption_gives_a_result() {
     for engine in engines() {
         let server = Echo::ws(Fault::None);
-        let plan = plan(&server.ws_url(), engine).with(|plan| plan.load.measure = Duration::from_secs(3600));
+        let plan = plan(&server.ws_url(), engine)
+            .with(|plan| plan.load.measure = Duration::from_secs(3600));
         let run = execute(&plan, &mut Impatient(Phase::Measure, false)).expect("a result");
         assert_consistent(&run);
         assert!(run.interrupted && run.received > 0 && reasons(&run).is_empty());
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
         assert!(run.phases.measure < 60_000_000_000);
-        assert_eq!(server.seen.closes.load(Ordering::Relaxed), 4, "every connection is closed by a Close");
+        assert_eq!(
+            server.seen.closes.load(Ordering::Relaxed),
+            4,
+            "every connection is closed by a Close"
+        );
     }
 }
 
 #[test]
 fn an_interruption_before_the_window_gives_nothing() {
     let server = Echo::ws(Fault::None);
-    let plan =
-        plan(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.warmup = Duration::from_secs(3600));
-    let error = execute(&plan, &mut Impatient(Phase::Warmup, false)).expect_err("nothing was measured");
+    let plan = plan(&server.ws_url(), EngineKind::Epoll)
+        .with(|plan| plan.load.warmup = Duration::from_secs(3600));
+    let error =
+        execute(&plan, &mut Impatient(Phase::Warmup, false)).expect_err("nothing was measured");
     assert!(matches!(error, RunError::Interrupted));
 }
 

@@ -81,7 +81,10 @@ fn assert_balanced(run: &Run) {
     assert_eq!(lost, run.integrity.lost);
     assert!(run.integrity.lost_with_connection <= lost);
     assert!(!run.invalid_kinds.contains(&InvalidKind::Imbalance), "{:?}", run.invalid_reasons);
-    let sums = run.series.iter().fold((0, 0), |sum, second| (sum.0 + second.sent, sum.1 + second.received));
+    let sums = run
+        .series
+        .iter()
+        .fold((0, 0), |sum, second| (sum.0 + second.sent, sum.1 + second.received));
     assert_eq!(sums, (run.sent, run.received), "the series adds up to the totals");
     if let Some(censored) = run.censored {
         assert!(censored.count <= outstanding && (0.0..=100.0).contains(&censored.exact_up_to));

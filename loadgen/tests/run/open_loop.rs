@@ -67,7 +67,8 @@ fn every_planned_message_is_sent_and_has_its_latency() {
 #[test]
 fn poisson_arrivals_are_accounted_for_too() {
     let server = Echo::ws(Fault::None);
-    let plan = open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.arrival = Arrival::Poisson);
+    let plan =
+        open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.arrival = Arrival::Poisson);
     let run = run(&plan);
     assert_accounted(&run);
     // The mean is 500, with a standard deviation of 22.
@@ -78,7 +79,8 @@ fn poisson_arrivals_are_accounted_for_too() {
 fn raw_bytes_have_an_open_loop_too() {
     for engine in engines() {
         let server = Echo::tcp(38, Fault::None);
-        let run = run(&open(&server.tcp_url(), engine).with(|plan| plan.load.message_bytes = 38.into()));
+        let run =
+            run(&open(&server.tcp_url(), engine).with(|plan| plan.load.message_bytes = 38.into()));
         assert_accounted(&run);
         assert_eq!(run.offered(), 500);
     }
@@ -89,7 +91,8 @@ fn both_ways_of_waiting_work_and_are_recorded() {
     for engine in engines() {
         for wait in [Wait::Sleep, Wait::Spin] {
             let server = Echo::ws(Fault::None);
-            let run = run(&open(&server.ws_url(), engine).with(|plan| plan.placement.wait = Some(wait)));
+            let run =
+                run(&open(&server.ws_url(), engine).with(|plan| plan.placement.wait = Some(wait)));
             assert_accounted(&run);
             assert_eq!(run.client.wait, wait.name());
         }
@@ -174,8 +177,8 @@ impl Progress for Impatient {
 #[test]
 fn an_interruption_ends_the_plan() {
     let server = Echo::ws(Fault::None);
-    let plan =
-        open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.measure = Duration::from_secs(3600));
+    let plan = open(&server.ws_url(), EngineKind::Epoll)
+        .with(|plan| plan.load.measure = Duration::from_secs(3600));
     let run = execute(&plan, &mut Impatient(false)).expect("a result");
     assert_accounted(&run);
     assert!(run.interrupted && run.offered() > 0);

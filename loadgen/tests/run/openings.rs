@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use engine::{EngineKind, Nanos};
-use loadgen::run::{Opened, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, WorkerEvent, execute};
+use loadgen::run::{
+    Opened, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, WorkerEvent, execute,
+};
 use protocol::handshake::{HeadLimits, server as handshake};
 
 use super::echo::{Echo, Fault};
@@ -74,7 +76,9 @@ fn close(reason: &str) -> Vec<u8> {
 
 /// Returns an address of this machine without a listener.
 fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
 }
 
 /// Collector of notes that come before a run is over.
@@ -93,7 +97,10 @@ impl Progress for Notes {
 
 /// Drives one worker through a short load on a real engine. Returns its counts and the addresses in
 /// use, or the reason why a connection was not opened.
-fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Counted, String), String> {
+fn rehearse(
+    plan: &Plan,
+    addresses: Vec<SocketAddr>,
+) -> Result<(loadgen::run::Counted, String), String> {
     let (rehearsal, mut client) = Rehearsal::new(plan, addresses);
     let (remote, inbox) = engine::remote().expect("an eventfd");
     let (kind, config) = (plan.placement.engine, Rehearsal::config(plan));
@@ -163,7 +170,10 @@ fn names_every_address_without_a_listener() {
         let plan = plan("ws://example.invalid/", engine);
         let error = rehearse(&plan, addresses.clone()).expect_err("no listener");
         assert!(error.contains("refused"), "{error}");
-        assert!(addresses.iter().all(|at| error.contains(&at.to_string())), "{addresses:?} not in: {error}");
+        assert!(
+            addresses.iter().all(|at| error.contains(&at.to_string())),
+            "{addresses:?} not in: {error}"
+        );
     }
 }
 
@@ -185,8 +195,8 @@ fn finds_a_server_that_has_moved_to_another_address() {
                         stream.read_exact(&mut byte)?;
                         head.push(byte[0]);
                     }
-                    let accepted =
-                        handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
+                    let accepted = handshake::answer(&head, &HeadLimits::default())
+                        .map_err(io::Error::other)?;
                     stream.write_all(accepted.response())?;
                     stream.read_exact(&mut [0])
                 });
@@ -221,7 +231,8 @@ fn connects_from_addresses_of_the_family_in_use() {
         let other = TcpListener::bind("[::1]:0").and_then(|l| l.local_addr()).expect("a free port");
         let mut plan = plan(&server.ws_url(), engine);
         counted(&mut plan, 50);
-        plan.placement.source_ips = ["::1", "127.0.0.7"].map(|ip| ip.parse().expect("an address")).to_vec();
+        plan.placement.source_ips =
+            ["::1", "127.0.0.7"].map(|ip| ip.parse().expect("an address")).to_vec();
         rehearse(&plan, vec![other, server.at]).expect("connections");
         let peers = server.seen.peers.lock().expect("peers");
         assert!(peers.iter().all(|peer| peer.to_string() == "127.0.0.7"), "{peers:?}");
@@ -267,10 +278,16 @@ fn reports_at_once_why_connections_close_at_once() {
         for connections in [1, 2, 40] {
             let (url, _) = server("", |_| close("token \u{1b}[31mmissing"), After::End);
             let error =
-                failure(&plan(&url, engine).with(|plan| plan.load.connections = connections)).to_string();
-            assert!(error.contains("1008: token \\u{1b}[31mmissing"), "{engine} {connections}: {error}");
+                failure(&plan(&url, engine).with(|plan| plan.load.connections = connections))
+                    .to_string();
+            assert!(
+                error.contains("1008: token \\u{1b}[31mmissing"),
+                "{engine} {connections}: {error}"
+            );
         }
-        for (after, said) in [(After::End, "closed the connection"), (After::Reset, "reset the connection")] {
+        for (after, said) in
+            [(After::End, "closed the connection"), (After::Reset, "reset the connection")]
+        {
             let (url, _) = server("", |_| Vec::new(), after);
             // A reset may come before the response is read, and both ends may come after the load
             // has begun.
@@ -278,7 +295,10 @@ fn reports_at_once_why_connections_close_at_once() {
                 Ok(run) => run.ended_early.expect("no connection is left").cause,
                 Err(error) => error.to_string(),
             };
-            assert!(error.contains(said) || error.contains("without answering"), "{engine}: {error}");
+            assert!(
+                error.contains(said) || error.contains("without answering"),
+                "{engine}: {error}"
+            );
         }
     }
 }
@@ -302,8 +322,11 @@ fn ends_where_one_connection_of_several_is_closed() {
 #[test]
 fn gives_up_on_the_connection_that_is_always_closed() {
     for engine in engines() {
-        let (url, _) =
-            server("", |number| if number > 2 { close("one too many") } else { Vec::new() }, After::Nothing);
+        let (url, _) = server(
+            "",
+            |number| if number > 2 { close("one too many") } else { Vec::new() },
+            After::Nothing,
+        );
         let patience = Duration::from_millis(500);
         let error = failure(&plan(&url, engine).with(|plan| {
             plan.load.reconnect = true;
@@ -321,8 +344,11 @@ fn gives_up_on_the_connection_that_is_always_closed() {
 #[test]
 fn opens_a_connection_again_before_the_load() {
     for engine in engines() {
-        let (url, _) =
-            server("", |number| if number == 1 { close("busy") } else { Vec::new() }, After::Nothing);
+        let (url, _) = server(
+            "",
+            |number| if number == 1 { close("busy") } else { Vec::new() },
+            After::Nothing,
+        );
         let patience = Duration::from_millis(500);
         let plan = plan(&url, engine).with(|plan| {
             plan.load.reconnect = true;
@@ -333,7 +359,10 @@ fn opens_a_connection_again_before_the_load() {
         // All connections are open in the end. The server then answers nothing, which is a separate
         // fault.
         let cause = run.ended_early.expect("the server does not answer").cause;
-        assert!(cause.contains("stopped answering") && cause.contains("12 messages"), "{engine}: {cause}");
+        assert!(
+            cause.contains("stopped answering") && cause.contains("12 messages"),
+            "{engine}: {cause}"
+        );
     }
 }
 
@@ -362,7 +391,10 @@ fn gives_up_on_a_server_that_closes_every_connection() {
             // The first delay is 50 to 100 ms, and each further one is twice as long. That is six
             // attempts in two seconds, or seven where it takes a little longer.
             let (attempts, seconds) = (seen.load(Ordering::Relaxed), began.elapsed().as_secs());
-            assert!(attempts <= 4 * (8 + 2 * seconds), "{attempts} attempts in {seconds} s are a storm");
+            assert!(
+                attempts <= 4 * (8 + 2 * seconds),
+                "{attempts} attempts in {seconds} s are a storm"
+            );
         }
     }
 }
@@ -401,7 +433,10 @@ fn gives_up_within_the_load_too() {
         let run = run(&plan);
         assert_balanced(&run);
         let cause = run.ended_early.expect("it ended early").cause;
-        assert!(cause.contains("token expired") && cause.contains("gave up after"), "{engine}: {cause}");
+        assert!(
+            cause.contains("token expired") && cause.contains("gave up after"),
+            "{engine}: {cause}"
+        );
         assert!(turned.lock().expect("a time").is_some());
     }
 }

@@ -23,7 +23,11 @@ fn on_every_engine(change: impl Fn(&mut Plan), check: impl Fn(&Plan, &Run, &Seen
         counted(&mut plan, 400);
         change(&mut plan);
         let run = run(&plan);
-        assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()), "{engine}");
+        assert_eq!(
+            (run.integrity, run.errors),
+            (Integrity::default(), Errors::default()),
+            "{engine}"
+        );
         assert!(run.received > 0 && reasons(&run).is_empty(), "{engine}: {:?}", reasons(&run));
         check(&plan, &run, &server.seen);
     }
@@ -55,7 +59,9 @@ fn several_sizes_are_echoed_and_checked() {
 #[test]
 fn a_message_in_fragments_is_one_message() {
     let change = |plan: &mut Plan| (plan.load.fragments, plan.load.pipeline) = (3, 2);
-    on_every_engine(change, |_, _, seen| assert_eq!(count(&seen.frames), 3 * count(&seen.messages)));
+    on_every_engine(change, |_, _, seen| {
+        assert_eq!(count(&seen.frames), 3 * count(&seen.messages));
+    });
 }
 
 #[test]
@@ -121,11 +127,15 @@ fn idle_connections_stay_open_and_all_ping() {
 #[test]
 fn connections_come_from_the_addresses_in_turn() {
     let sources = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| ip.parse().expect("an address"));
-    let change = |plan: &mut Plan| (plan.placement.source_ips, plan.load.connections) = (sources.to_vec(), 6);
+    let change = |plan: &mut Plan| {
+        (plan.placement.source_ips, plan.load.connections) = (sources.to_vec(), 6);
+    };
     on_every_engine(change, |_, _, seen| {
         let peers = seen.peers.lock().expect("peers");
         assert_eq!(peers.iter().copied().collect::<HashSet<_>>(), HashSet::from(sources));
-        assert!(sources.iter().all(|source| peers.iter().filter(|peer| *peer == source).count() == 2));
+        assert!(
+            sources.iter().all(|source| peers.iter().filter(|peer| *peer == source).count() == 2)
+        );
     });
 }
 
@@ -152,16 +162,20 @@ fn the_opening_handshake_has_the_given_fields() {
 #[test]
 fn connections_are_opened_no_faster_than_requested() {
     let change = |plan: &mut Plan| {
-        (plan.load.connections, plan.load.connect_rate, plan.placement.threads) = (40, Some(200.0), 2);
+        (plan.load.connections, plan.load.connect_rate, plan.placement.threads) =
+            (40, Some(200.0), 2);
     };
-    on_every_engine(change, |_, run, _| assert!(run.phases.connect >= 195_000_000, "{}", run.phases.connect));
+    on_every_engine(change, |_, run, _| {
+        assert!(run.phases.connect >= 195_000_000, "{}", run.phases.connect);
+    });
 }
 
 #[test]
 fn a_connection_is_replaced_after_its_messages() {
     for pipeline in [1, 4] {
-        let change =
-            |plan: &mut Plan| (plan.load.messages_per_connection, plan.load.pipeline) = (Some(10), pipeline);
+        let change = |plan: &mut Plan| {
+            (plan.load.messages_per_connection, plan.load.pipeline) = (Some(10), pipeline);
+        };
         on_every_engine(change, |_, run, seen| {
             let cycles = run.cycles.expect("asked for");
             assert!(cycles.count > 0 && cycles.rate_per_s > 0.0);
@@ -170,11 +184,9 @@ fn a_connection_is_replaced_after_its_messages() {
             assert!(messages >= 10 * (connections - 4), "all but the last ones have sent theirs");
             assert!(run.latency_ns.connect.count > 0 && run.latency_ns.connect.count < connections);
             let parts = [&run.latency_ns.tcp_connect, &run.latency_ns.handshake];
-            assert!(
-                parts
-                    .iter()
-                    .all(|part| part.as_ref().is_some_and(|p| p.count == run.latency_ns.connect.count))
-            );
+            assert!(parts.iter().all(|part| {
+                part.as_ref().is_some_and(|p| p.count == run.latency_ns.connect.count)
+            }));
         });
     }
 }
@@ -205,7 +217,10 @@ fn an_open_loop_goes_on_while_connections_are_replaced() {
         let run = run(&plan);
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
         assert_eq!(run.latency_ns.corrected.count, run.offered(), "none is lost in between");
-        assert!(run.cycles.is_some_and(|cycles| cycles.count > 0) && count(&server.seen.connections) > 4);
+        assert!(
+            run.cycles.is_some_and(|cycles| cycles.count > 0)
+                && count(&server.seen.connections) > 4
+        );
     }
 }
 

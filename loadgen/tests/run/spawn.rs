@@ -13,7 +13,8 @@ use loadgen::result::{CostSource, Server};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::command::{
-    FINE, SPAWNED, document, ended, listens, loadgen, run_short, scratch, server_command, text, until,
+    FINE, SPAWNED, document, ended, listens, loadgen, run_short, scratch, server_command, text,
+    until,
 };
 
 /// CPU time that the server burns for each message.
@@ -103,9 +104,11 @@ fn burn() {
 /// Returns the arguments of a run against a server that works in this way.
 fn work(way: &str) -> Vec<String> {
     let this = quoted(std::env::current_exe().expect("this program").to_str().expect("UTF-8"));
-    let server =
-        format!("env '{WORK}={{port}} {way}' {this} --exact spawn::serve_with_work --ignored --nocapture");
-    let words = ["run", "tcp://127.0.0.1:{port}", "-c", "2", "-s", "16", "-w", "0", "--engine", "epoll"];
+    let server = format!(
+        "env '{WORK}={{port}} {way}' {this} --exact spawn::serve_with_work --ignored --nocapture"
+    );
+    let words =
+        ["run", "tcp://127.0.0.1:{port}", "-c", "2", "-s", "16", "-w", "0", "--engine", "epoll"];
     let more = ["-n", MESSAGES, "--json", "-", "--allow-invalid", "--spawn", &server];
     words.into_iter().chain(more).map(str::to_owned).collect()
 }
@@ -118,7 +121,11 @@ fn assert_costs_its_work(way: &str, output: &Output) -> Server {
     let share = server.cpu_ns_per_message / BURN.as_nanos() as f64;
     // The documented bound is a tenth: at the borders of the window a part of a message is missing.
     assert!((0.9..1.1).contains(&share), "{way}: {share} of the work, by {:?}", server.cost_source);
-    assert!(!run.notes.iter().any(|note| note.contains("/proc/PID/stat")), "{way}: {:?}", run.notes);
+    assert!(
+        !run.notes.iter().any(|note| note.contains("/proc/PID/stat")),
+        "{way}: {:?}",
+        run.notes
+    );
     server
 }
 
@@ -181,8 +188,7 @@ fn a_server_inherits_what_the_shell_had() {
     // These are limits, blocked and ignored signals, and the environment except the shell's own
     // variables.
     let facts = |file: &Path| {
-        let facts =
-            "ulimit -Sn; ulimit -Sl; grep -E 'Sig(Blk|Ign)' /proc/self/status; env | grep -v ^_= | sort";
+        let facts = "ulimit -Sn; ulimit -Sl; grep -E 'Sig(Blk|Ign)' /proc/self/status; env | grep -v ^_= | sort";
         format!("{{ {facts}; }} > {}", file.display())
     };
     let server = quoted(&format!("{}; exec {}", facts(&files[1]), server_command("none")));
@@ -239,7 +245,10 @@ fn a_run_ends_with_the_last_process_of_its_server() {
     let start = |server: &str| format!("sh -c {}", quoted(&format!("{server} &")));
     let output = run_started(start, "exit", free_address());
     let said = text(&output.stderr);
-    assert!(said.contains("the server ended during the run") && said.contains("exit status: 3"), "{said}");
+    assert!(
+        said.contains("the server ended during the run") && said.contains("exit status: 3"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -247,7 +256,8 @@ fn nothing_of_a_server_outlives_a_killed_generator() {
     for start in [starter, deserter] {
         let at = free_address();
         let server = start(&server_command("none").replace("{port}", &at.port().to_string()));
-        let words = ["run", &format!("ws://{at}/"), "-d", "1h", "--engine", "epoll", "--spawn", &server];
+        let words =
+            ["run", &format!("ws://{at}/"), "-d", "1h", "--engine", "epoll", "--spawn", &server];
         let mut child = loadgen(&words).stdout(Stdio::null()).spawn().expect("runs");
         until("the server listens", || listens(at) || ended(&mut child));
         child.kill().expect("our own child");
@@ -261,7 +271,10 @@ fn the_control_group_is_removed() {
     let folder = scratch("cgroup");
     let groups = folder.join("groups");
     let noting = |server: &str| {
-        format!("sh -c {}", quoted(&format!("cat /proc/self/cgroup > {}; exec {server}", groups.display())))
+        format!(
+            "sh -c {}",
+            quoted(&format!("cat /proc/self/cgroup > {}; exec {server}", groups.display()))
+        )
     };
     let output = run_short(&[SPAWNED, "--spawn", &noting(&server_command("none"))]);
     assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
@@ -273,7 +286,8 @@ fn the_control_group_is_removed() {
 
     let at = free_address();
     let server = noting(&server_command("none").replace("{port}", &at.port().to_string()));
-    let words = ["run", &format!("ws://{at}/"), "-d", "1h", "--engine", "epoll", "--spawn", &server];
+    let words =
+        ["run", &format!("ws://{at}/"), "-d", "1h", "--engine", "epoll", "--spawn", &server];
     let mut child = loadgen(&words).stdout(Stdio::null()).spawn().expect("runs");
     until("the server listens", || listens(at) || ended(&mut child));
     let found = group_folders(&std::fs::read_to_string(&groups).expect("written"));
@@ -297,9 +311,13 @@ fn group_folders(membership: &str) -> Vec<String> {
 fn a_run_that_loses_its_port_is_repeated_with_another() {
     let folder = scratch("race");
     let marker = folder.join("port");
-    let first = format!("if [ ! -e {0} ]; then echo {{port}} > {0}.new; mv {0}.new {0}; ", marker.display());
+    let first = format!(
+        "if [ ! -e {0} ]; then echo {{port}} > {0}.new; mv {0}.new {0}; ",
+        marker.display()
+    );
     let server = server_command("none");
-    let command = |lost: &str| format!("sh -c {}", quoted(&format!("{first}{lost}; fi; exec {server}")));
+    let command =
+        |lost: &str| format!("sh -c {}", quoted(&format!("{first}{lost}; fi; exec {server}")));
 
     // The server finds its address in use.
     let refused = command("echo 'bind: Address already in use' >&2; exit 1");
@@ -309,9 +327,12 @@ fn a_run_that_loses_its_port_is_repeated_with_another() {
 
     // Another process listens there.
     let waiting = command("exec sleep 3600");
-    let words =
-        ["run", SPAWNED, "-c", "4", "-d", "100ms", "-w", "0", "--engine", "epoll", "--spawn", &waiting];
-    let child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let words = [
+        "run", SPAWNED, "-c", "4", "-d", "100ms", "-w", "0", "--engine", "epoll", "--spawn",
+        &waiting,
+    ];
+    let child =
+        loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
     until("the server starts", || marker.exists());
     let port = std::fs::read_to_string(&marker).expect("written");
     let _somebody = TcpListener::bind(format!("127.0.0.1:{}", port.trim())).expect("still free");

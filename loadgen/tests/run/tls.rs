@@ -80,7 +80,8 @@ fn self_signed() -> Server {
 }
 
 fn secure(server: &Server, engine: EngineKind, trust: Trust) -> Plan {
-    plan(&format!("wss://{}/", server.addresses()[0]), engine).with(|plan| plan.target.trust = trust)
+    plan(&format!("wss://{}/", server.addresses()[0]), engine)
+        .with(|plan| plan.target.trust = trust)
 }
 
 #[test]
@@ -95,7 +96,8 @@ fn the_tls_handshake_is_timed_apart() {
         let latencies = &run.latency_ns;
         let tls = latencies.tls_handshake.as_ref().expect("a TLS handshake");
         let (tcp, upgrade) = (latencies.tcp_connect.as_ref(), latencies.handshake.as_ref());
-        let counts = [Some(tls), tcp, upgrade, Some(&latencies.connect)].map(|part| part.map(|p| p.count));
+        let counts =
+            [Some(tls), tcp, upgrade, Some(&latencies.connect)].map(|part| part.map(|p| p.count));
         assert_eq!(counts, [Some(4); 4]);
         assert!(tls.max < latencies.connect.max, "the part is longer than the whole");
     }
@@ -112,8 +114,8 @@ fn plain_connections_have_no_tls_time() {
 fn connections_come_and_go_over_tls() {
     let server = self_signed();
     for engine in engines() {
-        let plan =
-            secure(&server, engine, Trust::Anybody).with(|plan| plan.load.messages_per_connection = Some(3));
+        let plan = secure(&server, engine, Trust::Anybody)
+            .with(|plan| plan.load.messages_per_connection = Some(3));
         let run = run(&plan);
         assert_eq!((run.errors.total(), run.integrity.total()), (0, 0));
         let cycles = run.cycles.expect("connections were replaced").count;
@@ -136,7 +138,8 @@ fn a_rejected_certificate_is_reported_with_the_fix() {
         let server = folder.server();
         for engine in engines() {
             let error =
-                failure(&secure(&server, engine, Trust::Authorities(authority.certificate()))).to_string();
+                failure(&secure(&server, engine, Trust::Authorities(authority.certificate())))
+                    .to_string();
             assert!(says.iter().all(|part| error.contains(part)), "{says:?}: {error}");
             run(&secure(&server, engine, Trust::Anybody));
         }
@@ -166,7 +169,8 @@ fn accepts_an_authority_that_is_given_itself() {
         (&nameless, &nameless, ["names no host", "subjectAltName", "--insecure"]),
     ] {
         let server = folder.server();
-        let error = failure(&secure(&server, EngineKind::Epoll, Trust::Authorities(given.certificate())));
+        let error =
+            failure(&secure(&server, EngineKind::Epoll, Trust::Authorities(given.certificate())));
         assert!(says.iter().all(|part| error.to_string().contains(part)), "{says:?}: {error}");
     }
 }
@@ -189,7 +193,10 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rust
 
 /// Returns the configuration of a server with a certificate that may not fit its key, and may be
 /// malformed.
-fn showing(certificate: CertificateDer<'static>, version: &'static SupportedProtocolVersion) -> ServerConfig {
+fn showing(
+    certificate: CertificateDer<'static>,
+    version: &'static SupportedProtocolVersion,
+) -> ServerConfig {
     let key = KeyPair::generate().expect("a key").serialize_der();
     let key = PrivateKeyDer::try_from(key).expect("a key");
     let builder = ServerConfig::builder_with_protocol_versions(&[version]);
@@ -220,7 +227,8 @@ fn accepts_any_certificate_on_request() {
     let server = Echo::wss_with(showing(version_1, &rustls::version::TLS13), Fault::None);
     let trust = Trust::Authorities(folder.certificate());
     let error =
-        failure(&secure_echo(&server, EngineKind::Epoll).with(|plan| plan.target.trust = trust)).to_string();
+        failure(&secure_echo(&server, EngineKind::Epoll).with(|plan| plan.target.trust = trust))
+            .to_string();
     assert!(error.contains("version 3") && error.contains("--insecure"), "{error}");
 }
 
@@ -268,16 +276,21 @@ fn the_echoing_client_speaks_tls() {
     let url = format!("wss://{}/", server.addresses()[0]);
     for engine in engines() {
         let plan = echo::Plan::new(url.parse().expect("url"), engine);
-        let untrusting = echo::Plan { trust: Trust::Authorities("/dev/null".into()), ..plan.clone() };
+        let untrusting =
+            echo::Plan { trust: Trust::Authorities("/dev/null".into()), ..plan.clone() };
         let error = echo::execute(&untrusting, |_| {}).expect_err("no authority").to_string();
         assert!(error.contains("--ca"), "{error}");
         let endings = Arc::new(Mutex::new(Vec::new()));
         let seen = endings.clone();
-        let watch =
-            move |visit: &echo::EndedConnection| seen.lock().expect("lock").push(visit.ending.clone());
+        let watch = move |visit: &echo::EndedConnection| {
+            seen.lock().expect("lock").push(visit.ending.clone());
+        };
         echo::execute(&echo::Plan { trust: Trust::Anybody, ..plan }, watch).expect("a connection");
         let endings = endings.lock().expect("lock");
-        assert!(matches!(endings[..], [echo::Ending::Closed { code: Some(1001), .. }]), "{endings:?}");
+        assert!(
+            matches!(endings[..], [echo::Ending::Closed { code: Some(1001), .. }]),
+            "{endings:?}"
+        );
     }
 }
 
@@ -289,7 +302,8 @@ const SERVE: &str = "SPARRING_TEST_SERVE_TLS";
 #[ignore = "the server that another test spawns"]
 fn serve_in_silence() {
     let Ok(port) = std::env::var(SERVE) else { return };
-    let server = serve(Identity::SelfSigned { names: Vec::new() }, &format!("wss://127.0.0.1:{port}/"));
+    let server =
+        serve(Identity::SelfSigned { names: Vec::new() }, &format!("wss://127.0.0.1:{port}/"));
     let _ = server.wait();
 }
 
@@ -301,7 +315,8 @@ fn a_server_of_wss_can_be_spawned() {
         this.display()
     );
     let url = "wss://127.0.0.1:{port}/";
-    let words = ["run", url, "--insecure", "--spawn", &command, "-c", "4", "-d", "300ms", "-w", "20ms"];
+    let words =
+        ["run", url, "--insecure", "--spawn", &command, "-c", "4", "-d", "300ms", "-w", "20ms"];
     let output = loadgen(&words).output().expect("the program runs");
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(said.contains("all as they were sent") && said.contains("\n    tls "), "{said}");

@@ -27,7 +27,10 @@ impl Duel {
         let span = Duration::from_micros(random.between(200, 3_000) as u64);
         let mut sim = Simulation::new(random.word(), setting.faults, STEPS);
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
-        setting.server.listeners.push(sim.listener(addr, setting.peer_addresses).expect("a descriptor"));
+        setting
+            .server
+            .listeners
+            .push(sim.listener(addr, setting.peer_addresses).expect("a descriptor"));
         Self { setting, sim, addr, span }
     }
 
@@ -40,7 +43,8 @@ impl Duel {
         let (rehearsal, client) = Rehearsal::new(&setting.plan, vec![self.addr]);
         let echo = WebSocketEcho::new(setting.settings.clone());
         let mut server = self.sim.worker(&setting.server, bounds(setting), echo).expect("a worker");
-        let mut client = self.sim.worker(&setting.client, bounds(setting), client).expect("a worker");
+        let mut client =
+            self.sim.worker(&setting.client, bounds(setting), client).expect("a worker");
         phases(&mut self.sim, setting, &rehearsal, self.span, &mut client, &mut server)
             .map_err(|violation| violation.to_string())?;
         let echo_counters = server.into_handler().echo_counters();
@@ -122,7 +126,12 @@ fn until_news(
 }
 
 /// Checks the counts of both ends.
-fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Result<(), &'static str> {
+fn check(
+    setting: &Setting,
+    outcome: &Counted,
+    echoed: u64,
+    refused: u64,
+) -> Result<(), &'static str> {
     let (integrity, messages) = (outcome.integrity, outcome.messages);
     if integrity.total() > integrity.lost || outcome.errors.protocol > 0 || refused > 0 {
         return Err("wrong bytes");
@@ -154,7 +163,8 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
 fn bounds(setting: &Setting) -> Bounds {
     let plan = &setting.plan;
     let outstanding =
-        plan.load.pipeline.max(plan.load.rate_per_s.map_or(0, |_| plan.load.max_outstanding)) as usize;
+        plan.load.pipeline.max(plan.load.rate_per_s.map_or(0, |_| plan.load.max_outstanding))
+            as usize;
     let turn = |c: &engine::Config| usize::from(c.uring.buffers) * c.uring.buffer_size as usize;
     let turns = 2 * turn(&setting.server).max(turn(&setting.client));
     // A piece of a stash, and a request or a Close.

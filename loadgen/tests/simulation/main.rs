@@ -12,7 +12,9 @@ use duel::Duel;
 const SEEDS: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
 #[test]

@@ -40,12 +40,26 @@ impl Setting {
         // A heartbeat ends a connection that stands still, which in a gentle world happens for a
         // while.
         let ping_interval = random.pick(&[0, if gentle { 500 } else { 30 }]);
-        let heartbeat =
-            Heartbeat { ping_interval: Duration::from_millis(ping_interval), ..Heartbeat::default() };
-        let settings =
-            EchoSettings { heartbeat, handshake_timeout: Duration::from_secs(60), ..EchoSettings::default() };
+        let heartbeat = Heartbeat {
+            ping_interval: Duration::from_millis(ping_interval),
+            ..Heartbeat::default()
+        };
+        let settings = EchoSettings {
+            heartbeat,
+            handshake_timeout: Duration::from_secs(60),
+            ..EchoSettings::default()
+        };
         let drains = !gentle && random.chance(300);
-        Self { faults, gentle, plan, settings, server, client, peer_addresses: random.chance(500), drains }
+        Self {
+            faults,
+            gentle,
+            plan,
+            settings,
+            server,
+            client,
+            peer_addresses: random.chance(500),
+            drains,
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use protocol::frame::MAX_CONTROL_LEN;
 use protocol::{
-    Connection, Event, Limits, MaskingKey, Opcode, ProtocolError, Role, encode_close, encode_control,
+    Connection, Event, Limits, MaskingKey, Opcode, ProtocolError, Role, encode_close,
+    encode_control,
 };
 
 /// Input: a byte of options, then the payload.

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use protocol::{
-    Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode, ProtocolError, Role,
-    encode_control, mask, server_header_len,
+    Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode,
+    ProtocolError, Role, encode_control, mask, server_header_len,
 };
 
 use super::input::Input;
@@ -87,11 +87,16 @@ impl Way {
     /// cannot come earlier.
     fn same(self, bytes: &[u8], by_byte: &Conversation, pieces: &[Range<usize>]) {
         let in_pieces = self.read(bytes, pieces);
-        let end_of_piece = |decided: usize| pieces.iter().map(|piece| piece.end).find(|&end| end >= decided);
+        let end_of_piece =
+            |decided: usize| pieces.iter().map(|piece| piece.end).find(|&end| end >= decided);
         assert_eq!(in_pieces.seen.len(), by_byte.seen.len(), "{in_pieces:?} {by_byte:?}");
         for ((end, same), (decided, seen)) in in_pieces.seen.iter().zip(&by_byte.seen) {
             assert_eq!(same, seen, "cut into {pieces:?}");
-            assert_eq!(Some(*end), end_of_piece(*decided), "{seen:?} of byte {decided} cut into {pieces:?}");
+            assert_eq!(
+                Some(*end),
+                end_of_piece(*decided),
+                "{seen:?} of byte {decided} cut into {pieces:?}"
+            );
         }
         // After an error the message holds what was examined, which depends on the cuts.
         if !matches!(by_byte.seen.last(), Some((_, Seen::Error(_)))) {
@@ -102,8 +107,10 @@ impl Way {
     /// Checks that frames written from the events are read as the same events.
     fn again(self, conversation: &Conversation) {
         let valid = |seen: &Seen| !matches!(seen, Seen::Error(_));
-        let seen: Vec<Seen> = conversation.seen.iter().map(|(_, seen)| seen.clone()).filter(valid).collect();
-        let key = self.role.reads_masked().then(|| MaskingKey::from_bytes([0x37, 0xfa, 0x21, 0x3d]));
+        let seen: Vec<Seen> =
+            conversation.seen.iter().map(|(_, seen)| seen.clone()).filter(valid).collect();
+        let key =
+            self.role.reads_masked().then(|| MaskingKey::from_bytes([0x37, 0xfa, 0x21, 0x3d]));
         let frames: Vec<u8> = seen.iter().flat_map(|seen| encode(seen, key)).collect();
         let whole = 0..frames.len();
         let again = self.read(&frames, &[whole]);
@@ -126,7 +133,8 @@ fn encode(seen: &Seen, key: Option<MaskingKey>) -> Vec<u8> {
         Seen::Error(error) => panic!("{error} is not a frame"),
         Seen::Message(kind, payload) => {
             let payload_len = payload.len() as u64;
-            let header = Header { fin: true, rsv: 0, opcode: kind.opcode(), mask: key, payload_len };
+            let header =
+                Header { fin: true, rsv: 0, opcode: kind.opcode(), mask: key, payload_len };
             let mut bytes = [0; Header::MAX_LEN];
             let len = header.encode(&mut bytes);
             let mut frame = [&bytes[..len], payload].concat();
@@ -224,7 +232,9 @@ impl Reader {
     fn unmask(&mut self, chunk: Chunk, input: &mut [u8]) -> Result<(), ProtocolError> {
         let start = chunk.payload.start;
         let range = match self.way.unmasking {
-            Unmasking::Append => return self.connection.unmask_append(chunk, input, &mut self.message),
+            Unmasking::Append => {
+                return self.connection.unmask_append(chunk, input, &mut self.message);
+            }
             Unmasking::InPlace => self.connection.unmask_in_place(chunk, input)?,
             Unmasking::Shift => self.connection.unmask_shift(chunk, input, start - start % 9)?,
         };

@@ -27,7 +27,8 @@ pub fn target(data: &[u8]) {
 }
 
 fn check(request: &Request<'_>) {
-    let limits = HeadLimits { bytes: usize::MAX, target: usize::MAX, fields: 7 + request.headers.len() };
+    let limits =
+        HeadLimits { bytes: usize::MAX, target: usize::MAX, fields: 7 + request.headers.len() };
     if request.check().is_err() {
         return;
     }
@@ -49,5 +50,8 @@ fn check(request: &Request<'_>) {
 /// Returns the origin as it arrives: trimmed, and also where it is one of the further fields.
 fn origin<'a>(request: &Request<'a>) -> Option<&'a str> {
     let further = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Origin"));
-    request.origin.or(further.map(|(_, value)| *value)).map(|origin| origin.trim_matches([' ', '\t']))
+    request
+        .origin
+        .or(further.map(|(_, value)| *value))
+        .map(|origin| origin.trim_matches([' ', '\t']))
 }

@@ -5,9 +5,12 @@ use protocol::{MaskingKey, mask};
 
 /// Input: key, alignment, distance, cut, then the payload.
 pub fn target(data: &[u8]) {
-    let Some((&[a, b, c, d, alignment, distance, cut], payload)) = data.split_first_chunk() else { return };
+    let Some((&[a, b, c, d, alignment, distance, cut], payload)) = data.split_first_chunk() else {
+        return;
+    };
     let key = [a, b, c, d];
-    let expected: Vec<u8> = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+    let expected: Vec<u8> =
+        payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
     let case = Case {
         payload,
         expected: &expected,

@@ -108,7 +108,10 @@ impl Model<'_> {
         open.fragments += 1;
         let max = self.limits.max_fragments;
         let is_fragment = opcode == 0 || !fin;
-        fault_if(is_fragment && open.fragments > max.into(), ProtocolError::TooManyFragments { max })
+        fault_if(
+            is_fragment && open.fragments > max.into(),
+            ProtocolError::TooManyFragments { max },
+        )
     }
 
     /// Reads the second byte and the length, and checks them.
@@ -154,7 +157,8 @@ impl Model<'_> {
         });
         fault_if(declared > max.into(), ProtocolError::MessageTooBig { max })?;
         let key = self.key()?;
-        for key in key.into_iter().cycle().take(usize::try_from(payload_len).unwrap_or(usize::MAX)) {
+        for key in key.into_iter().cycle().take(usize::try_from(payload_len).unwrap_or(usize::MAX))
+        {
             let byte = self.byte()? ^ key;
             self.open.as_mut().map_or(Ok(()), |open| open.push(byte))?;
         }

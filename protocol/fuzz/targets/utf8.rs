@@ -42,7 +42,8 @@ fn check(bytes: &[u8], ends: impl Iterator<Item = usize>) {
 /// where there is none.
 pub fn first_hopeless(bytes: &[u8]) -> usize {
     let Err(error) = std::str::from_utf8(bytes) else { return usize::MAX };
-    let is_hopeless =
-        |&end: &usize| std::str::from_utf8(&bytes[..end]).is_err_and(|error| error.error_len().is_some());
+    let is_hopeless = |&end: &usize| {
+        std::str::from_utf8(&bytes[..end]).is_err_and(|error| error.error_len().is_some())
+    };
     (error.valid_up_to()..=bytes.len()).take(5).find(is_hopeless).unwrap_or(usize::MAX)
 }

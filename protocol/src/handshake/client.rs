@@ -63,10 +63,17 @@ impl Request<'_> {
         }
         for (name, value) in self.headers {
             if !field::is_token(name.as_bytes()) || !is_field_value(value) {
-                return fail("header", "its name is a token and its value has no control characters");
+                return fail(
+                    "header",
+                    "its name is a token and its value has no control characters",
+                );
             }
             let origin = self.origin.map(|_| "Origin");
-            if WRITTEN_BY_THE_HANDSHAKE.into_iter().chain(origin).any(|own| name.eq_ignore_ascii_case(own)) {
+            if WRITTEN_BY_THE_HANDSHAKE
+                .into_iter()
+                .chain(origin)
+                .any(|own| name.eq_ignore_ascii_case(own))
+            {
                 return fail("header", "the handshake writes this field itself");
             }
         }
@@ -75,7 +82,8 @@ impl Request<'_> {
 
     /// Appends the request to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut put = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+        let mut put =
+            |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         put(&["GET ", self.target, " HTTP/1.1\r\nHost: ", self.host]);
         put(&["\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "]);
         put(&[&STANDARD.encode(self.nonce), "\r\nSec-WebSocket-Version: 13\r\n"]);
@@ -119,13 +127,17 @@ pub enum ResponseError {
     #[error("the server does not answer in HTTP/1.1")]
     NotHttp,
     /// The head does not end, or is too long together with the interim responses before it.
-    #[error("the response's head, with the interim (1xx) responses before it, is longer than {limit} bytes")]
+    #[error(
+        "the response's head, with the interim (1xx) responses before it, is longer than {limit} bytes"
+    )]
     HeadTooLong {
         /// [`HeadLimits::bytes`].
         limit: usize,
     },
     /// No final response follows the interim ones.
-    #[error("the server sent more than {MAX_INTERIM_RESPONSES} interim (1xx) responses before its answer")]
+    #[error(
+        "the server sent more than {MAX_INTERIM_RESPONSES} interim (1xx) responses before its answer"
+    )]
     TooManyInterim,
     /// The response has more fields than the limit.
     #[error("the response has too many header fields")]
@@ -210,7 +222,9 @@ pub fn find_response(
         return Err(ResponseError::NotHttp);
     }
     head::find_end(buffered, scanned, limits).map_err(|fault| match fault {
-        head::HeadFault::BareLineEnd => ResponseError::Malformed { detail: "a line ends without CR LF" },
+        head::HeadFault::BareLineEnd => {
+            ResponseError::Malformed { detail: "a line ends without CR LF" }
+        }
         head::HeadFault::ControlCharacter => {
             ResponseError::Malformed { detail: "a control character in the head" }
         }
@@ -250,10 +264,13 @@ impl FinalResponse {
         loop {
             let rest = &buffered[self.start..];
             let limit = HeadLimits { bytes: limits.bytes - self.start, ..*limits };
-            let found = find_response(rest, &mut self.scanned, &limit).map_err(|error| match error {
-                ResponseError::HeadTooLong { .. } => ResponseError::HeadTooLong { limit: limits.bytes },
-                other => other,
-            })?;
+            let found =
+                find_response(rest, &mut self.scanned, &limit).map_err(|error| match error {
+                    ResponseError::HeadTooLong { .. } => {
+                        ResponseError::HeadTooLong { limit: limits.bytes }
+                    }
+                    other => other,
+                })?;
             let Some(len) = found else { return Ok(None) };
             if !is_interim(&rest[..len]) {
                 return Ok(Some(self.start..self.start + len));
@@ -272,7 +289,8 @@ impl FinalResponse {
 fn is_interim(head: &[u8]) -> bool {
     match head.strip_prefix(b"HTTP/1.") {
         Some([_, b' ', status @ b'1', tens, units, b' ' | b'\r', ..]) => {
-            [tens, units].iter().all(|digit| digit.is_ascii_digit()) && [*status, *tens, *units] != *b"101"
+            [tens, units].iter().all(|digit| digit.is_ascii_digit())
+                && [*status, *tens, *units] != *b"101"
         }
         _ => false,
     }
@@ -284,7 +302,11 @@ fn is_interim(head: &[u8]) -> bool {
 /// # Errors
 ///
 /// Returns the first rule of RFC 6455 4.1 that the response breaks.
-pub fn check_response(head: &[u8], nonce: &[u8; 16], subprotocols: &[&str]) -> Result<(), ResponseError> {
+pub fn check_response(
+    head: &[u8],
+    nonce: &[u8; 16],
+    subprotocols: &[&str],
+) -> Result<(), ResponseError> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(head) {
@@ -295,7 +317,8 @@ pub fn check_response(head: &[u8], nonce: &[u8; 16], subprotocols: &[&str]) -> R
     let status = response.code.unwrap_or_default();
     if status != 101 {
         let reason = quoted(response.reason.unwrap_or_default().as_bytes());
-        let location = field::values(response.headers, "Location").next().filter(|_| status / 100 == 3);
+        let location =
+            field::values(response.headers, "Location").next().filter(|_| status / 100 == 3);
         return Err(ResponseError::Status { status, reason, location: location.map(quoted) });
     }
     // HTTP/1.0 cannot switch protocols (RFC 9110 7.8).
@@ -336,11 +359,15 @@ fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), Res
     }
     match field::single(fields, "Sec-WebSocket-Protocol") {
         Single::Missing => Ok(()),
-        Single::One(name) if subprotocols.iter().any(|offered| offered.as_bytes() == field::trim(name)) => {
+        Single::One(name)
+            if subprotocols.iter().any(|offered| offered.as_bytes() == field::trim(name)) =>
+        {
             Ok(())
         }
         Single::One(name) => Err(ResponseError::UnofferedSubprotocol { name: quoted(name) }),
-        Single::Repeated => Err(ResponseError::UnofferedSubprotocol { name: "more than one".into() }),
+        Single::Repeated => {
+            Err(ResponseError::UnofferedSubprotocol { name: "more than one".into() })
+        }
     }
 }
 

@@ -11,8 +11,14 @@ pub(super) enum Single<'a> {
 }
 
 /// Returns the field lines of this name, whatever its case.
-pub(super) fn values<'a>(fields: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+pub(super) fn values<'a>(
+    fields: &'a [Header<'a>],
+    name: &'a str,
+) -> impl Iterator<Item = &'a [u8]> {
+    fields
+        .iter()
+        .filter(move |field| field.name.eq_ignore_ascii_case(name))
+        .map(|field| field.value)
 }
 
 /// Returns the one field line of this name.
@@ -28,7 +34,9 @@ pub(super) fn single<'a>(fields: &'a [Header<'a>], name: &'a str) -> Single<'a> 
 /// Returns whether a list, over however many lines it is spread, has this element, whatever its
 /// case.
 pub(super) fn list_has(fields: &[Header<'_>], name: &str, element: &str) -> bool {
-    values(fields, name).flat_map(elements).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
+    values(fields, name)
+        .flat_map(elements)
+        .any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
 }
 
 /// Returns the elements of a list without quoted strings; empty ones are allowed and skipped (RFC
@@ -60,7 +68,11 @@ fn is_token_byte(byte: u8) -> bool {
 /// Returns whether all lines of this name together are a list of at least one element; also true
 /// without a line. The lines are one list (RFC 9110 5.3), so a line without an element is valid
 /// beside another one.
-pub(super) fn is_list(fields: &[Header<'_>], name: &str, count: fn(&[u8]) -> Option<usize>) -> bool {
+pub(super) fn is_list(
+    fields: &[Header<'_>],
+    name: &str,
+    count: fn(&[u8]) -> Option<usize>,
+) -> bool {
     let mut counts = values(fields, name).map(count).peekable();
     counts.peek().is_none() || counts.sum::<Option<usize>>().is_some_and(|elements| elements > 0)
 }

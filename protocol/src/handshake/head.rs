@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn rejects_bare_line_ends() {
-        for bytes in [&b"GET / HTTP/1.1\nA"[..], b"GET / HTTP/1.1\rA", b"\n", b"A\r\n\n", b"A\r\r\n"] {
+        for bytes in
+            [&b"GET / HTTP/1.1\nA"[..], b"GET / HTTP/1.1\rA", b"\n", b"A\r\n\n", b"A\r\r\n"]
+        {
             assert_eq!(both_ways(bytes), Err(HeadFault::BareLineEnd), "{}", bytes.escape_ascii());
         }
     }

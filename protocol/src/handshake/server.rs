@@ -30,7 +30,8 @@ pub fn find_head(
     limits: &HeadLimits,
 ) -> Result<Option<usize>, Refusal> {
     check_start(buffered)?;
-    head::find_end(buffered, scanned, limits).map_err(|fault| refuse_fault(fault, limits).to(buffered))
+    head::find_end(buffered, scanned, limits)
+        .map_err(|fault| refuse_fault(fault, limits).to(buffered))
 }
 
 fn refuse_fault(fault: head::HeadFault, limits: &HeadLimits) -> Refusal {
@@ -111,7 +112,8 @@ fn names_some_http_version(head: &[u8]) -> bool {
     let line = head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default();
     let parts: Vec<&[u8]> = line.splitn(4, |&byte| byte == b' ').collect();
     let [method, target, version] = parts[..] else { return false };
-    let is_version = matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
+    let is_version =
+        matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
     !method.is_empty() && !target.is_empty() && is_version
 }
 
@@ -153,9 +155,10 @@ fn check_host<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
     match field::single(fields, "Host") {
         Single::Missing => Err(Refusal::MISSING_HOST),
         Single::Repeated => Err(Refusal::REPEATED_HOST),
-        Single::One(value) => {
-            std::str::from_utf8(value).ok().filter(|host| is_authority(host)).ok_or(Refusal::INVALID_HOST)
-        }
+        Single::One(value) => std::str::from_utf8(value)
+            .ok()
+            .filter(|host| is_authority(host))
+            .ok_or(Refusal::INVALID_HOST),
     }
 }
 
@@ -198,7 +201,8 @@ fn split_target(target: &str) -> Result<(Option<&str>, std::borrow::Cow<'_, str>
 
 /// Refuses a body, which would take the place of the frames.
 fn check_no_body(fields: &[Header<'_>]) -> Result<(), Refusal> {
-    let has_length = field::values(fields, "Content-Length").any(|value| field::trim(value) != b"0");
+    let has_length =
+        field::values(fields, "Content-Length").any(|value| field::trim(value) != b"0");
     if has_length || field::values(fields, "Transfer-Encoding").next().is_some() {
         return Err(Refusal::BODY);
     }
@@ -264,7 +268,9 @@ fn offered_subprotocols(fields: &[Header<'_>]) -> Vec<String> {
 fn check_origin<'a>(fields: &'a [Header<'a>]) -> Result<Option<&'a str>, Refusal> {
     match field::single(fields, "Origin") {
         Single::Missing => Ok(None),
-        Single::One(origin) if origin.iter().all(|&byte| byte == b' ' || byte.is_ascii_graphic()) => {
+        Single::One(origin)
+            if origin.iter().all(|&byte| byte == b' ' || byte.is_ascii_graphic()) =>
+        {
             std::str::from_utf8(origin).map(Some).map_err(|_| Refusal::INVALID_ORIGIN)
         }
         _ => Err(Refusal::INVALID_ORIGIN),
@@ -340,7 +346,12 @@ pub struct Refusal {
 }
 
 /// Creates one row of the table below.
-const fn refusal(status: u16, rule: &'static str, section: &'static str, detail: &'static str) -> Refusal {
+const fn refusal(
+    status: u16,
+    rule: &'static str,
+    section: &'static str,
+    detail: &'static str,
+) -> Refusal {
     Refusal { status, rule, section, detail, to_head: false }
 }
 
@@ -416,12 +427,22 @@ impl Refusal {
 
     /// 400: plain HTTP, or any other bytes that are not TLS, on a port that speaks TLS.
     pub const fn plain_on_tls_port() -> Self {
-        refusal(400, "plain-on-tls-port", "RFC 8446 4.1", "this port speaks TLS: use wss:// or https://")
+        refusal(
+            400,
+            "plain-on-tls-port",
+            "RFC 8446 4.1",
+            "this port speaks TLS: use wss:// or https://",
+        )
     }
 
     /// Refusal without an HTTP answer: the TLS handshake failed, and only an alert can follow.
     pub const fn tls_failed() -> Self {
-        refusal(400, "tls-failed", "RFC 8446 6.2", "the TLS handshake or the TLS of the connection failed")
+        refusal(
+            400,
+            "tls-failed",
+            "RFC 8446 6.2",
+            "the TLS handshake or the TLS of the connection failed",
+        )
     }
 
     /// 404: no WebSocket is served under this path.
@@ -436,7 +457,12 @@ impl Refusal {
 
     /// 503: the server's limit of connections is reached.
     pub const fn too_many_connections() -> Self {
-        refusal(503, "too-many-connections", "RFC 6455 10.4", "the limit of open connections is reached")
+        refusal(
+            503,
+            "too-many-connections",
+            "RFC 6455 10.4",
+            "the limit of open connections is reached",
+        )
     }
 
     /// 503: the limit of connections from this address is reached.
@@ -451,7 +477,12 @@ impl Refusal {
 
     /// 503: connections from this address come faster than the limit.
     pub const fn connecting_too_fast() -> Self {
-        refusal(503, "connecting-too-fast", "RFC 6455 10.4", "connections come too fast from this address")
+        refusal(
+            503,
+            "connecting-too-fast",
+            "RFC 6455 10.4",
+            "connections come too fast from this address",
+        )
     }
 
     /// 503: the server is going down.
@@ -512,7 +543,9 @@ impl Refusal {
         match self.status {
             405 => "Connection: close\r\nAllow: GET\r\n",
             // RFC 9110 15.5.22 requires Upgrade in a 426, and 7.8 then requires it in Connection.
-            426 => "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            426 => {
+                "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            }
             503 => "Connection: close\r\nRetry-After: 1\r\n",
             _ => "Connection: close\r\n",
         }

@@ -77,7 +77,8 @@ pub(super) unsafe fn ends<R: Register, const N: usize, const LOOK: bool>(
     // SAFETY: the last register of either group ends at `N * R::LEN` and at `span.len`.
     unsafe {
         let head: [R; N] = std::array::from_fn(|i| span.load::<R>(i * R::LEN).xor(head_key));
-        let tail: [R; N] = std::array::from_fn(|i| span.load::<R>(tail_at + i * R::LEN).xor(tail_key));
+        let tail: [R; N] =
+            std::array::from_fn(|i| span.load::<R>(tail_at + i * R::LEN).xor(tail_key));
         for (i, register) in head.into_iter().enumerate() {
             span.store(i * R::LEN, register);
         }
@@ -113,7 +114,8 @@ pub(super) unsafe fn long<R: Register, const MIDDLE: usize, const LOOK: bool>(
     // all of them.
     unsafe {
         let head: R = span.load::<R>(0).xor(R::of_key(key));
-        let tail: [R; MIDDLE] = std::array::from_fn(|i| span.load::<R>(tail_at + i * R::LEN).xor(tail_key));
+        let tail: [R; MIDDLE] =
+            std::array::from_fn(|i| span.load::<R>(tail_at + i * R::LEN).xor(tail_key));
         let mut all = tail.into_iter().fold(head, R::or);
         let mut at = aligned;
         while at < tail_at {

@@ -90,7 +90,11 @@ impl<'a> Span<'a> {
 
     /// Masks more than [`SHORT`] bytes by this function of an available kernel.
     #[inline]
-    pub(super) fn mask_by(self, mask: unsafe fn(&Span<'_>, MaskingKey) -> bool, key: MaskingKey) -> bool {
+    pub(super) fn mask_by(
+        self,
+        mask: unsafe fn(&Span<'_>, MaskingKey) -> bool,
+        key: MaskingKey,
+    ) -> bool {
         debug_assert!(self.len > SHORT);
         // SAFETY: the callers have checked the length, and every available kernel runs here.
         unsafe { mask(&self, key) }
@@ -101,7 +105,12 @@ impl<'a> Span<'a> {
     fn behind(source: &'a [u8], target: &'a mut BytesMut) -> Self {
         target.reserve(source.len());
         let room = target.spare_capacity_mut()[..source.len()].as_mut_ptr();
-        Span { source: source.as_ptr(), target: room.cast(), len: source.len(), borrowed: PhantomData }
+        Span {
+            source: source.as_ptr(),
+            target: room.cast(),
+            len: source.len(),
+            borrowed: PhantomData,
+        }
     }
 }
 

@@ -209,8 +209,13 @@ fn unknown_kernel_names_give_the_preferred_one() {
 
 /// Returns text of any scripts, with some bytes overwritten, so that both answers are common.
 fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
-    let script =
-        prop_oneof![Just('a'..='z'), Just('б'..='я'), Just('ก'..='๛'), Just('가'..='힣'), Just('😀'..='🙏')];
+    let script = prop_oneof![
+        Just('a'..='z'),
+        Just('б'..='я'),
+        Just('ก'..='๛'),
+        Just('가'..='힣'),
+        Just('😀'..='🙏')
+    ];
     let word = script.prop_flat_map(|script| {
         prop::collection::vec(prop::char::range(*script.start(), *script.end()), 1..40)
     });
@@ -232,8 +237,8 @@ fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn every_kernel_decides_utf_8_as_std() {
     let edges: [u8; 24] = [
-        0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee,
-        0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
+        0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec,
+        0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
     ];
     let check = |text: &[u8]| {
         for kernel in available() {

@@ -156,13 +156,21 @@ mod tests {
         for end in cuts.iter().copied().chain([bytes.len()]) {
             let expected_failure = fails_at.is_some_and(|at| at <= end);
             let result = utf8.update(&bytes[start..end]);
-            assert_eq!(result.is_err(), expected_failure, "{bytes:x?} cut at {cuts:?}, piece to {end}");
+            assert_eq!(
+                result.is_err(),
+                expected_failure,
+                "{bytes:x?} cut at {cuts:?}, piece to {end}"
+            );
             if expected_failure {
                 return;
             }
             start = end;
         }
-        assert_eq!(utf8.finish().is_ok(), std::str::from_utf8(bytes).is_ok(), "{bytes:x?} at its end");
+        assert_eq!(
+            utf8.finish().is_ok(),
+            std::str::from_utf8(bytes).is_ok(),
+            "{bytes:x?} at its end"
+        );
         assert!(utf8.update(b"next").is_ok(), "finish must make ready for the next text");
     }
 

@@ -48,7 +48,11 @@ fn run(name: &str, target: Target, input: &[u8]) {
 
 fn number_from(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("`{value}` is not a valid {variable}: expected a number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("`{value}` is not a valid {variable}: expected a number")),
+    )
 }
 
 fn over_corpus_and_mutations(name: &str) {

@@ -33,7 +33,8 @@ const TOKENS: [&[u8]; 28] = [
 ];
 
 /// Bytes at a boundary of some rule.
-const BYTES: [u8; 16] = [0, 1, 8, 13, 32, 58, 125, 126, 127, 0x80, 0x81, 0x88, 0x89, 0xbf, 0xfe, 0xff];
+const BYTES: [u8; 16] =
+    [0, 1, 8, 13, 32, 58, 125, 126, 127, 0x80, 0x81, 0x88, 0x89, 0xbf, 0xfe, 0xff];
 
 /// Longest input; longer ones only cost time.
 const MAX_LEN: usize = 2048;

@@ -21,7 +21,8 @@ fn piece(mask: bool) -> impl Strategy<Value = Vec<u8>> {
         35..65 => {
             let at = payload.len() / 2;
             let ping = frame(FIN | 9, b"between", key);
-            [frame(1 + choice % 2, &payload[..at], key), ping, frame(FIN, &payload[at..], key)].concat()
+            [frame(1 + choice % 2, &payload[..at], key), ping, frame(FIN, &payload[at..], key)]
+                .concat()
         }
         65..75 => frame(FIN | 9, &payload[..payload.len().min(125)], key),
         75..80 => frame(FIN | 10, b"", key),

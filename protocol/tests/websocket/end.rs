@@ -2,7 +2,9 @@
 //! on request.
 
 use bytes::BytesMut;
-use protocol::{Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode, Role, encode_control};
+use protocol::{
+    Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode, Role, encode_control,
+};
 
 pub(crate) struct End {
     pub(crate) connection: Connection,
@@ -46,7 +48,13 @@ impl End {
     }
 
     /// Sends a message in frames of at most `fragment` bytes.
-    pub(crate) fn send(&self, kind: MessageKind, payload: &[u8], fragment: usize, out: &mut Vec<u8>) {
+    pub(crate) fn send(
+        &self,
+        kind: MessageKind,
+        payload: &[u8],
+        fragment: usize,
+        out: &mut Vec<u8>,
+    ) {
         let mut parts: Vec<&[u8]> = payload.chunks(fragment).collect();
         if parts.is_empty() {
             parts.push(b"");

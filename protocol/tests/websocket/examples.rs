@@ -55,7 +55,8 @@ fn reads_lengths_around_every_form_of_the_length() {
 #[test]
 fn reads_empty_messages_and_empty_fragments() {
     assert_eq!(server_reads(&masked(FIN | 1, b"")), [text("")]);
-    let fragments = [masked(2, b""), masked(0, b""), masked(0, b"x"), masked(0, b""), masked(FIN, b"")];
+    let fragments =
+        [masked(2, b""), masked(0, b""), masked(0, b"x"), masked(0, b""), masked(FIN, b"")];
     assert_eq!(server_reads(&fragments.concat()), [binary(b"x")]);
 }
 
@@ -69,8 +70,12 @@ fn reads_control_frames_between_fragments() {
         masked(FIN | 9, &[0xff; 125]),
         masked(FIN, b"lo"),
     ];
-    let expected =
-        [Seen::Ping(b"one".into()), Seen::Pong(b"".into()), Seen::Ping([0xff; 125].into()), text("Hello")];
+    let expected = [
+        Seen::Ping(b"one".into()),
+        Seen::Pong(b"".into()),
+        Seen::Ping([0xff; 125].into()),
+        text("Hello"),
+    ];
     assert_eq!(server_reads(&bytes.concat()), expected);
 }
 
@@ -122,7 +127,8 @@ fn reads_a_close_between_fragments() {
 
 #[test]
 fn reads_many_frames_in_one_input() {
-    let bytes: Vec<u8> = (0..200u8).flat_map(|i| masked(FIN | 2, &vec![i; usize::from(i)])).collect();
+    let bytes: Vec<u8> =
+        (0..200u8).flat_map(|i| masked(FIN | 2, &vec![i; usize::from(i)])).collect();
     let expected: Vec<Seen> = (0..200u8).map(|i| binary(&vec![i; usize::from(i)])).collect();
     assert_eq!(server_reads(&bytes), expected);
 }
@@ -132,7 +138,8 @@ fn several_frames_become_their_echoes_in_place() {
     let messages = ["first", &"second ".repeat(40), "", "日本語", &"x".repeat(70_000)];
     let mut input: Vec<u8> =
         messages.iter().flat_map(|message| masked(FIN | 1, message.as_bytes())).collect();
-    let expected: Vec<u8> = messages.iter().flat_map(|message| plain(FIN | 1, message.as_bytes())).collect();
+    let expected: Vec<u8> =
+        messages.iter().flat_map(|message| plain(FIN | 1, message.as_bytes())).collect();
 
     let mut connection = Connection::new(Role::Server);
     let (mut at, mut end, mut start) = (0, 0, None);
@@ -142,7 +149,8 @@ fn several_frames_become_their_echoes_in_place() {
         let header_len = server_header_len(chunk.payload.len() as u64);
         let to = if start.is_none() { chunk.payload.start } else { end + header_len };
         let payload = connection.unmask_shift(chunk, &mut input, to).unwrap();
-        let echo = write_server_header_before(&mut input, payload.start, Opcode::Text, payload.len());
+        let echo =
+            write_server_header_before(&mut input, payload.start, Opcode::Text, payload.len());
         start.get_or_insert(echo);
         end = payload.end;
     }
@@ -157,7 +165,9 @@ fn chunk_is_not_whole_when_its_header_came_earlier() {
         let mut connection = Connection::new(Role::Server);
         for (i, piece) in [&bytes[..cut], &bytes[cut..]].into_iter().enumerate() {
             let (mut input, mut at) = (piece.to_vec(), 0);
-            while let Some(event) = connection.next(&Limits::default(), &mut input, &mut at).unwrap() {
+            while let Some(event) =
+                connection.next(&Limits::default(), &mut input, &mut at).unwrap()
+            {
                 let Event::Data(chunk) = event else { panic!("{event:?}") };
                 assert!(!chunk.is_whole(), "cut at {cut}");
                 connection.skip(chunk);
@@ -173,7 +183,9 @@ fn skipped_chunks_are_neither_unmasked_nor_validated() {
     let mut connection = Connection::new(Role::Client);
     let mut at = 0;
     let mut lengths = Vec::new();
-    while let Some(Event::Data(chunk)) = connection.next(&Limits::default(), &mut bytes, &mut at).unwrap() {
+    while let Some(Event::Data(chunk)) =
+        connection.next(&Limits::default(), &mut bytes, &mut at).unwrap()
+    {
         lengths.push(chunk.payload.len());
         match lengths.len() {
             // The rest of a message whose beginning was skipped cannot be validated.
@@ -185,10 +197,14 @@ fn skipped_chunks_are_neither_unmasked_nor_validated() {
 
     let mut invalid = plain(FIN | 1, b"\xff");
     at = 0;
-    let Ok(Some(Event::Data(chunk))) = connection.next(&Limits::default(), &mut invalid, &mut at) else {
+    let Ok(Some(Event::Data(chunk))) = connection.next(&Limits::default(), &mut invalid, &mut at)
+    else {
         panic!("a message was expected");
     };
-    assert!(connection.unmask_in_place(chunk, &mut invalid).is_err(), "the next message is validated again");
+    assert!(
+        connection.unmask_in_place(chunk, &mut invalid).is_err(),
+        "the next message is validated again"
+    );
 }
 
 #[test]
@@ -196,9 +212,11 @@ fn header_encodes_and_parses_every_shape() {
     let masks = [None, Some(MaskingKey::from_bytes(KEY))];
     for payload_len in [0, 1, 125, 126, 127, 65_535, 65_536, (1 << 63) - 1] {
         for mask in masks {
-            for (fin, rsv, opcode) in
-                [(true, 0, Opcode::Text), (false, 4, Opcode::Binary), (true, 7, Opcode::Continuation)]
-            {
+            for (fin, rsv, opcode) in [
+                (true, 0, Opcode::Text),
+                (false, 4, Opcode::Binary),
+                (true, 7, Opcode::Continuation),
+            ] {
                 let header = Header { fin, rsv, opcode, mask, payload_len };
                 let mut out = [0; Header::MAX_LEN];
                 let len = header.encode(&mut out);
@@ -211,7 +229,11 @@ fn header_encodes_and_parses_every_shape() {
                 assert_eq!(len, expected);
                 assert_eq!(Header::parse(&out).unwrap(), Some((header, len)));
                 for cut in 0..len {
-                    assert_eq!(Header::parse(&out[..cut]).unwrap(), None, "{header:?} cut at {cut}");
+                    assert_eq!(
+                        Header::parse(&out[..cut]).unwrap(),
+                        None,
+                        "{header:?} cut at {cut}"
+                    );
                 }
             }
         }
@@ -225,7 +247,10 @@ fn server_header_before_ends_where_the_payload_starts() {
         let mut buf = [&[0xee; 14][..], &payload].concat();
         let start = write_server_header_before(&mut buf, 14, Opcode::Binary, len);
         assert_eq!(buf[start..], plain(FIN | 2, &payload));
-        assert!(buf[..start].iter().all(|&byte| byte == 0xee), "nothing before the header is touched");
+        assert!(
+            buf[..start].iter().all(|&byte| byte == 0xee),
+            "nothing before the header is touched"
+        );
     }
 }
 
@@ -236,7 +261,8 @@ fn control_frames_are_encoded_as_rfc6455_draws_them() {
         let payload = vec![b'?'; len];
         let end = encode_control(Opcode::Ping, &payload, None, &mut out);
         assert_eq!(out[..end], plain(FIN | 9, &payload));
-        let end = encode_control(Opcode::Pong, &payload, Some(MaskingKey::from_bytes(KEY)), &mut out);
+        let end =
+            encode_control(Opcode::Pong, &payload, Some(MaskingKey::from_bytes(KEY)), &mut out);
         assert_eq!(out[..end], masked(FIN | 10, &payload));
     }
 }

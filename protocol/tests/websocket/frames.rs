@@ -22,7 +22,12 @@ pub(crate) fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> 
 }
 
 /// Returns a frame whose length is written as given, the first byte without its mask bit.
-pub(crate) fn with_length(first: u8, length: &[u8], payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
+pub(crate) fn with_length(
+    first: u8,
+    length: &[u8],
+    payload: &[u8],
+    key: Option<[u8; 4]>,
+) -> Vec<u8> {
     let mut bytes = vec![first];
     bytes.extend_from_slice(length);
     match key {

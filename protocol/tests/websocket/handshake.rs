@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{FinalResponse, MAX_INTERIM_RESPONSES};
-use protocol::handshake::client::{Request, RequestError, ResponseError, check_response, find_response};
+use protocol::handshake::client::{
+    Request, RequestError, ResponseError, check_response, find_response,
+};
 use protocol::handshake::server::{Accepted, Refusal, answer, find_head};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, target: 8 << 10, fields: 100 };
@@ -28,8 +30,10 @@ fn with(more: &[&str]) -> Vec<u8> {
 
 /// Returns the good request with the line that starts with `name` replaced, or left out.
 fn replaced(name: &str, line: Option<&str>) -> Vec<u8> {
-    let lines: Vec<&str> =
-        GOOD.iter().filter_map(|&good| if good.starts_with(name) { line } else { Some(good) }).collect();
+    let lines: Vec<&str> = GOOD
+        .iter()
+        .filter_map(|&good| if good.starts_with(name) { line } else { Some(good) })
+        .collect();
     assert_ne!(lines, GOOD, "{name} names a line");
     head(&lines)
 }
@@ -38,8 +42,8 @@ fn replaced(name: &str, line: Option<&str>) -> Vec<u8> {
 fn serve(bytes: &[u8], limits: &HeadLimits) -> Result<Accepted, Refusal> {
     let whole = find_head(bytes, &mut 0, limits);
     let mut scanned = 0;
-    let by_byte =
-        (0..=bytes.len()).find_map(|len| find_head(&bytes[..len], &mut scanned, limits).transpose());
+    let by_byte = (0..=bytes.len())
+        .find_map(|len| find_head(&bytes[..len], &mut scanned, limits).transpose());
     assert_eq!(by_byte, whole.transpose(), "byte by byte and whole differ");
     let len = whole?.expect("the head is complete");
     answer(&bytes[..len], limits)
@@ -57,7 +61,8 @@ fn refuses(bytes: &[u8], status: u16, rule: &str) -> Refusal {
 
 #[test]
 fn accepts_the_handshake_of_rfc6455_1_3() {
-    let accepted = accepts(&with(&["Origin: http://example.com", "Sec-WebSocket-Protocol: chat, superchat"]));
+    let accepted =
+        accepts(&with(&["Origin: http://example.com", "Sec-WebSocket-Protocol: chat, superchat"]));
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     assert_eq!(accepted.response(), expected.as_bytes());
@@ -157,8 +162,11 @@ fn head_ends_where_frames_begin() {
 #[test]
 fn refuses_other_methods_with_405_and_allow() {
     for method in ["POST", "HEAD", "OPTIONS", "PUT", "get", "CONNECT", "PRI"] {
-        let refusal =
-            refuses(&replaced("GET", Some(&format!("{method} / HTTP/1.1"))), 405, "method-not-allowed");
+        let refusal = refuses(
+            &replaced("GET", Some(&format!("{method} / HTTP/1.1"))),
+            405,
+            "method-not-allowed",
+        );
         let response = String::from_utf8(refusal.response()).unwrap();
         assert!(response.contains("\r\nAllow: GET\r\n"));
         assert_eq!(response.ends_with("\r\n\r\n"), method == "HEAD", "a HEAD has no content");
@@ -230,7 +238,9 @@ fn refuses_malformed_targets() {
 fn refuses_missing_repeated_and_malformed_host() {
     refuses(&replaced("Host", None), 400, "missing-host");
     refuses(&with(&["host: server.example.com"]), 400, "repeated-host");
-    for host in ["", "a b", "a:b", "a:1:2", "user@host", "a/b", "[::1", "[]", "[::1]x", "caf\u{e9}", ":80"] {
+    for host in
+        ["", "a b", "a:b", "a:1:2", "user@host", "a/b", "[::1", "[]", "[::1]x", "caf\u{e9}", ":80"]
+    {
         refuses(&replaced("Host", Some(&format!("Host: {host}"))), 400, "invalid-host");
     }
     for host in ["h", "127.0.0.1:9001", "[::1]", "[fe80::1]:9001", "a.b-c_d", "h:"] {
@@ -263,7 +273,8 @@ fn refuses_connection_without_upgrade() {
 fn refuses_other_websocket_versions_with_426_and_ours() {
     for version in [None, Some("8"), Some("14"), Some("013"), Some("13, 8"), Some("")] {
         let line = version.map(|version| format!("Sec-WebSocket-Version: {version}"));
-        let refusal = refuses(&replaced("Sec-WebSocket-Version", line.as_deref()), 426, "websocket-version");
+        let refusal =
+            refuses(&replaced("Sec-WebSocket-Version", line.as_deref()), 426, "websocket-version");
         let response = String::from_utf8(refusal.response()).unwrap();
         assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"));
     }
@@ -326,7 +337,9 @@ fn refuses_bare_line_feeds_folding_nul_and_space_before_colon() {
     refuses(&with(&["X-A: a\rb"]), 400, "bare-line-end");
     refuses(&with(&["X-A: a\0b"]), 400, "control-character");
     refuses(&with(&["X-A: a\x1bb"]), 400, "control-character");
-    for line in ["X-A: a\r\n b", "X-A: a\r\n\tb", "Host : h", "X-A a", ": empty", "X-A\u{e9}: b", "X A: b"] {
+    for line in
+        ["X-A: a\r\n b", "X-A: a\r\n\tb", "Host : h", "X-A a", ": empty", "X-A\u{e9}: b", "X A: b"]
+    {
         refuses(&with(&[line]), 400, "malformed-field");
     }
     refuses(&head(&["GET / HTTP/1.1", " Host: h"]), 400, "malformed-field");
@@ -375,7 +388,12 @@ fn refuses_junk_without_waiting_for_the_end_of_a_head() {
     ];
     for bytes in junk {
         let refused = find_head(bytes, &mut 0, &LIMITS).unwrap_err();
-        assert_eq!((refused.status(), refused.rule()), (400, "not-http"), "{}", bytes.escape_ascii());
+        assert_eq!(
+            (refused.status(), refused.rule()),
+            (400, "not-http"),
+            "{}",
+            bytes.escape_ascii()
+        );
     }
 }
 
@@ -420,7 +438,10 @@ fn refuses_too_many_fields_with_431() {
 #[test]
 fn answer_is_strict_without_find_head() {
     assert_eq!(answer(b"", &LIMITS).unwrap_err().status(), 400);
-    assert_eq!(answer(b"GET / HTTP/1.1\nHost: h\n\n", &LIMITS).unwrap_err().rule(), "bare-line-end");
+    assert_eq!(
+        answer(b"GET / HTTP/1.1\nHost: h\n\n", &LIMITS).unwrap_err().rule(),
+        "bare-line-end"
+    );
     let more = [&with(&[])[..], b"more"].concat();
     assert_eq!(answer(&more, &LIMITS).unwrap_err().rule(), "malformed-request");
 }
@@ -443,7 +464,9 @@ fn refusals_are_complete_http_answers() {
         let response = refusal.response();
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(len) = parsed.parse(&response).unwrap() else { panic!("{refusal:?}") };
+        let httparse::Status::Complete(len) = parsed.parse(&response).unwrap() else {
+            panic!("{refusal:?}")
+        };
         assert_eq!(parsed.code, Some(refusal.status()));
         let field = |name: &str| {
             let found = parsed.headers.iter().find(|field| field.name == name).unwrap();
@@ -466,8 +489,10 @@ const SWITCH: [&str; 4] = [
 
 /// Checks the good response with the line that starts with `name` replaced, or left out.
 fn check(name: &str, line: Option<&str>) -> Result<(), ResponseError> {
-    let lines: Vec<&str> =
-        SWITCH.iter().filter_map(|&good| if good.starts_with(name) { line } else { Some(good) }).collect();
+    let lines: Vec<&str> = SWITCH
+        .iter()
+        .filter_map(|&good| if good.starts_with(name) { line } else { Some(good) })
+        .collect();
     check_response(&head(&lines), &NONCE, &["chat", "superchat"])
 }
 
@@ -487,11 +512,15 @@ fn client_accepts_the_response_of_rfc6455_1_3() {
 #[test]
 fn client_refuses_other_statuses_and_quotes_them_escaped() {
     let status = |line| check("HTTP", Some(line)).unwrap_err();
-    let expected = ResponseError::Status { status: 404, reason: "Not Found".into(), location: None };
+    let expected =
+        ResponseError::Status { status: 404, reason: "Not Found".into(), location: None };
     assert_eq!(status("HTTP/1.1 404 Not Found"), expected);
     assert_eq!(expected.to_string(), "the server answered \"404 Not Found\" instead of 101");
     assert_eq!(status("HTTP/1.0 503 Busy").rule(), "status");
-    assert_eq!(status("HTTP/1.1 200 a\tb").to_string(), "the server answered \"200 a\\tb\" instead of 101");
+    assert_eq!(
+        status("HTTP/1.1 200 a\tb").to_string(),
+        "the server answered \"200 a\\tb\" instead of 101"
+    );
     assert_eq!(status("HTTP/1.0 101 Switching"), ResponseError::NotHttp);
 }
 
@@ -533,8 +562,8 @@ fn client_refuses_non_http_at_once_and_endless_heads() {
         assert_eq!(find_response(bytes, &mut 0, &LIMITS), Err(ResponseError::NotHttp));
     }
     let (mut scanned, endless) = (0, [&b"HTTP/1.1 101 x\r\nA: "[..], &[b'a'; 20_000]].concat());
-    let found =
-        (1..endless.len()).find_map(|len| find_response(&endless[..len], &mut scanned, &LIMITS).transpose());
+    let found = (1..endless.len())
+        .find_map(|len| find_response(&endless[..len], &mut scanned, &LIMITS).transpose());
     assert_eq!(found, Some(Err(ResponseError::HeadTooLong { limit: LIMITS.bytes })));
     let bare = find_response(b"HTTP/1.1 101 x\nA: b\n\n", &mut 0, &LIMITS).unwrap_err();
     assert_eq!(bare.rule(), "malformed-response");
@@ -547,8 +576,7 @@ fn status_with(line: &str, field: &str) -> String {
 #[test]
 fn names_location_of_a_redirect() {
     let found = status_with("HTTP/1.1 302 Found", "Location: ws://127.0.0.1:9001/a?b=\"c\"");
-    let said =
-        "the server answered \"302 Found\" instead of 101: it redirects to ws://127.0.0.1:9001/a?b=\\\"c\\\"";
+    let said = "the server answered \"302 Found\" instead of 101: it redirects to ws://127.0.0.1:9001/a?b=\\\"c\\\"";
     assert_eq!(found, said);
     assert!(!status_with("HTTP/1.1 201 Created", "Location: /x").contains("/x"), "no redirect");
     assert!(!status_with("HTTP/1.1 302 Found", "X: y").contains("redirects"), "leads nowhere");
@@ -602,7 +630,8 @@ fn skips_interim_responses() {
 
 #[test]
 fn ends_at_101_and_other_final_responses() {
-    let statuses = ["101 Switching Protocols", "200 OK", "404 Not Found", "1xx x", "1000 x", "10 x", "1:1 x"];
+    let statuses =
+        ["101 Switching Protocols", "200 OK", "404 Not Found", "1xx x", "1000 x", "10 x", "1:1 x"];
     for status in statuses {
         let first = head(&[&format!("HTTP/1.1 {status}")]);
         let bytes = [&first[..], &head(&SWITCH)].concat();
@@ -618,7 +647,8 @@ fn refuses_interim_responses_without_end() {
     assert_eq!((error.rule(), &error), ("too-many-interim", &ResponseError::TooManyInterim));
     assert!(error.to_string().contains("more than 8 interim (1xx) responses"));
     // There are few of them, but together they are longer than one head may be.
-    let long = head(&["HTTP/1.1 103 Early Hints", &format!("Link: {}", "a".repeat(LIMITS.bytes / 3))]);
+    let long =
+        head(&["HTTP/1.1 103 Early Hints", &format!("Link: {}", "a".repeat(LIMITS.bytes / 3))]);
     let error = find_final(&[&long.repeat(3)[..], &head(&SWITCH)].concat()).unwrap_err();
     assert_eq!(error, ResponseError::HeadTooLong { limit: LIMITS.bytes });
     let garbage = [&one[..], b"SSH-2.0-x\r\n"].concat();
@@ -645,7 +675,9 @@ fn request_check_names_the_part_that_is_wrong() {
     }
     assert_eq!(part(Request { origin: Some("a\nb"), ..good }), Err("origin"));
     assert_eq!(part(Request { subprotocols: &["a b"], ..good }), Err("subprotocol"));
-    for header in [("X A", "b"), ("", "b"), ("X-A", "b\r\nY: z"), ("host", "h"), ("sec-websocket-key", "k")] {
+    for header in
+        [("X A", "b"), ("", "b"), ("X-A", "b\r\nY: z"), ("host", "h"), ("sec-websocket-key", "k")]
+    {
         assert_eq!(part(Request { headers: &[header], ..good }), Err("header"));
     }
     let twice = Request { headers: &[("ORIGIN", "http://b")], ..good };
@@ -674,11 +706,15 @@ proptest! {
 
 #[test]
 fn subprotocol_is_the_first_offered_that_is_known() {
-    let mut accepted = accepts(&with(&["Sec-WebSocket-Protocol: mqtt , chat", "Sec-WebSocket-Protocol: v2"]));
+    let mut accepted =
+        accepts(&with(&["Sec-WebSocket-Protocol: mqtt , chat", "Sec-WebSocket-Protocol: v2"]));
     assert_eq!(accepted.select_subprotocol(|offered| offered == "soap"), None);
     let before = accepted.response().to_vec();
     assert!(!before.windows(22).any(|window| window == b"Sec-WebSocket-Protocol"));
-    assert_eq!(accepted.select_subprotocol(|offered| ["v2", "chat"].contains(&offered)), Some("chat"));
+    assert_eq!(
+        accepted.select_subprotocol(|offered| ["v2", "chat"].contains(&offered)),
+        Some("chat")
+    );
     let expected = [&before[..before.len() - 2], b"Sec-WebSocket-Protocol: chat\r\n\r\n"].concat();
     assert_eq!(accepted.response(), expected);
 }

@@ -59,11 +59,17 @@ fn sum_of_fragments_cannot_overflow() {
 fn each_message_is_counted_separately() {
     let bytes: Vec<u8> = (0..5)
         .flat_map(|_| {
-            [masked(1, b"aaaa"), masked(0, b"bbb"), masked(FIN, b"ccc"), masked(FIN | 1, b"0123456789")]
+            [
+                masked(1, b"aaaa"),
+                masked(0, b"bbb"),
+                masked(FIN, b"ccc"),
+                masked(FIN | 1, b"0123456789"),
+            ]
         })
         .flatten()
         .collect();
-    let expected: Vec<Seen> = (0..5).flat_map(|_| [text("aaaabbbccc"), text("0123456789")]).collect();
+    let expected: Vec<Seen> =
+        (0..5).flat_map(|_| [text("aaaabbbccc"), text("0123456789")]).collect();
     assert_eq!(server_reads_small(&bytes), expected);
 }
 
@@ -79,7 +85,8 @@ fn rejects_one_fragment_too_many_from_its_first_byte() {
 #[test]
 fn control_frames_count_neither_as_fragments_nor_as_bytes() {
     let bytes =
-        [masked(1, b"12345"), masked(FIN | 9, &[0; 125]), masked(0, b"67890"), masked(FIN, b"")].concat();
+        [masked(1, b"12345"), masked(FIN | 9, &[0; 125]), masked(0, b"67890"), masked(FIN, b"")]
+            .concat();
     assert_eq!(server_reads_small(&bytes), [Seen::Ping([0; 125].into()), text("1234567890")]);
 }
 
@@ -99,7 +106,8 @@ fn assembly_grows_with_received_not_with_declared_bytes() {
     let mut input = with_length(FIN | 2, &declared, &[7; 100], Some(KEY));
     let mut connection = Connection::new(Role::Server);
     let mut message = BytesMut::new();
-    let Ok(Some(Event::Data(chunk))) = connection.next(&Limits::default(), &mut input, &mut 0) else {
+    let Ok(Some(Event::Data(chunk))) = connection.next(&Limits::default(), &mut input, &mut 0)
+    else {
         panic!("a chunk was expected");
     };
     connection.unmask_append(chunk, &input, &mut message).unwrap();

@@ -25,7 +25,8 @@ fn handshake_of_both_ends_agrees_byte_by_byte() {
     bytes.extend_from_slice(b"\x81\x80frames in the same segment");
 
     let mut scanned = 0;
-    let end = (0..=bytes.len()).find_map(|len| find_head(&bytes[..len], &mut scanned, &limits).unwrap());
+    let end =
+        (0..=bytes.len()).find_map(|len| find_head(&bytes[..len], &mut scanned, &limits).unwrap());
     let accepted = answer(&bytes[..end.unwrap()], &limits).unwrap();
     assert_eq!(bytes[end.unwrap()..], b"\x81\x80frames in the same segment"[..]);
     assert_eq!(accepted.target(), "/chat?room=1");
@@ -34,8 +35,8 @@ fn handshake_of_both_ends_agrees_byte_by_byte() {
 
     let response = [accepted.response(), b"\x81\x00"].concat();
     scanned = 0;
-    let end =
-        (0..=response.len()).find_map(|len| find_response(&response[..len], &mut scanned, &limits).unwrap());
+    let end = (0..=response.len())
+        .find_map(|len| find_response(&response[..len], &mut scanned, &limits).unwrap());
     assert_eq!(end, Some(accepted.response().len()));
     check_response(accepted.response(), &nonce, request.subprotocols).unwrap();
 }

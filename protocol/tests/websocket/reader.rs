@@ -2,7 +2,9 @@
 //! each way to unmask.
 
 use bytes::BytesMut;
-use protocol::{Chunk, Connection, Event, Limits, MessageKind, ProtocolError, Role, server_header_len};
+use protocol::{
+    Chunk, Connection, Event, Limits, MessageKind, ProtocolError, Role, server_header_len,
+};
 
 /// Events that a caller saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +40,12 @@ pub(crate) fn read<'a>(
     unmasking: Unmasking,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Vec<Seen> {
-    let mut reader =
-        Reader { connection: Connection::new(role), open: None, message: BytesMut::new(), seen: Vec::new() };
+    let mut reader = Reader {
+        connection: Connection::new(role),
+        open: None,
+        message: BytesMut::new(),
+        seen: Vec::new(),
+    };
     for piece in pieces {
         reader.read(limits, unmasking, &mut piece.to_vec());
     }
@@ -64,8 +70,12 @@ impl Reader {
                         self.fail(error, limits);
                     }
                 }
-                Ok(Some(Event::Ping(control))) => self.seen.push(Seen::Ping(control.payload().into())),
-                Ok(Some(Event::Pong(control))) => self.seen.push(Seen::Pong(control.payload().into())),
+                Ok(Some(Event::Ping(control))) => {
+                    self.seen.push(Seen::Ping(control.payload().into()));
+                }
+                Ok(Some(Event::Pong(control))) => {
+                    self.seen.push(Seen::Pong(control.payload().into()));
+                }
                 Ok(Some(Event::Close(close))) => {
                     assert!(self.connection.is_closed());
                     self.seen.push(Seen::Close(close.code(), close.reason().into()));
@@ -80,7 +90,12 @@ impl Reader {
         }
     }
 
-    fn data(&mut self, unmasking: Unmasking, chunk: Chunk, input: &mut [u8]) -> Result<(), ProtocolError> {
+    fn data(
+        &mut self,
+        unmasking: Unmasking,
+        chunk: Chunk,
+        input: &mut [u8],
+    ) -> Result<(), ProtocolError> {
         let Chunk { kind, first, last, ref payload, .. } = chunk;
         assert_eq!(first, self.open.is_none(), "first is said once for each message");
         if chunk.is_whole() {

@@ -65,7 +65,11 @@ fn rejects_reserved_bits() {
 fn rejects_reserved_opcodes() {
     for opcode in (3..=7).chain(11..=15) {
         for fin in [0, FIN] {
-            server_rejects(&masked(fin | opcode, b""), ProtocolError::ReservedOpcode { opcode }, 1002);
+            server_rejects(
+                &masked(fin | opcode, b""),
+                ProtocolError::ReservedOpcode { opcode },
+                1002,
+            );
         }
         found_with_the_last_of(&[FIN | opcode], b"", ProtocolError::ReservedOpcode { opcode });
     }
@@ -74,7 +78,8 @@ fn rejects_reserved_opcodes() {
 #[test]
 fn rejects_16_bit_length_that_fits_7() {
     for payload_len in [0, 5, 125] {
-        let bytes = with_length(FIN | 2, &[126, 0, payload_len], &vec![0; payload_len.into()], Some(KEY));
+        let bytes =
+            with_length(FIN | 2, &[126, 0, payload_len], &vec![0; payload_len.into()], Some(KEY));
         let error = ProtocolError::NonMinimalLength { payload_len: payload_len.into() };
         server_rejects(&bytes, error, 1002);
         found_with_the_last_of(&bytes[..4], b"", error);
@@ -111,7 +116,11 @@ fn rejects_fragmented_control_frame() {
 fn rejects_control_frame_beyond_125_bytes() {
     for opcode in [8, 9, 10] {
         for len in [126, 65_536] {
-            server_rejects(&masked(FIN | opcode, &vec![0; len]), ProtocolError::OversizedControl, 1002);
+            server_rejects(
+                &masked(FIN | opcode, &vec![0; len]),
+                ProtocolError::OversizedControl,
+                1002,
+            );
         }
         found_with_the_last_of(&[FIN | opcode, 0xfe], b"", ProtocolError::OversizedControl);
     }

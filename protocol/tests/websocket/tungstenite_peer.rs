@@ -91,8 +91,14 @@ fn their_server() -> (WebSocket<Wire>, Wire) {
         panic!("the server must wait for the request");
     };
     let nonce = [0x5a; 16];
-    let request =
-        Request { host: "localhost", target: "/", nonce, origin: None, subprotocols: &[], headers: &[] };
+    let request = Request {
+        host: "localhost",
+        target: "/",
+        nonce,
+        origin: None,
+        subprotocols: &[],
+        headers: &[],
+    };
     let mut bytes = Vec::new();
     request.encode(&mut bytes);
     wire.put(&bytes);

@@ -11,8 +11,8 @@ fn main() {
     // dependencies.
     let code = text.split("#[cfg(all(test").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.starts_with("//!"));
-    let target =
-        PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it")).join("tokio_websockets_mask.rs");
+    let target = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"))
+        .join("tokio_websockets_mask.rs");
     std::fs::write(target, lines.collect::<Vec<_>>().join("\n")).expect("OUT_DIR can be written");
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rustc-check-cfg=cfg(feature, values(\"nightly\"))");

@@ -21,7 +21,9 @@ const PER_WORKER: [PerWorker; 8] = [
     ("partial_sends", "Sends that took less than everything.", |c| c.partial_sends),
     ("enobufs", "Receives that ended because no buffer was free.", |c| c.enobufs),
     ("overflows", "Times the completion queue overflowed.", |c| c.overflows),
-    ("accept_pauses", "Times accepting paused for want of descriptors or of room.", |c| c.accept_pauses),
+    ("accept_pauses", "Times accepting paused for want of descriptors or of room.", |c| {
+        c.accept_pauses
+    }),
     ("closed", "Connections closed.", |c| c.closed),
 ];
 
@@ -50,7 +52,11 @@ impl Text {
 }
 
 /// Returns the metrics of all workers. A worker that did not answer has its last snapshot.
-pub(super) fn exposition(workers: &[(Snapshot, bool)], engine: EngineKind, draining: bool) -> String {
+pub(super) fn exposition(
+    workers: &[(Snapshot, bool)],
+    engine: EngineKind,
+    draining: bool,
+) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
     build_info(&mut text, engine);
     totals(&mut text, workers);
@@ -74,19 +80,34 @@ fn build_info(text: &mut Text, engine: EngineKind) {
 }
 
 fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
-    let sum = |f: fn(&Snapshot) -> u64| workers.iter().map(|(snapshot, _)| f(snapshot)).sum::<u64>();
+    let sum =
+        |f: fn(&Snapshot) -> u64| workers.iter().map(|(snapshot, _)| f(snapshot)).sum::<u64>();
     let mut load = Load::default();
     workers.iter().for_each(|(snapshot, _)| load += snapshot.load);
     let turned_away = load.connections.saturating_sub(sum(|s| s.open));
-    text.family("connections", "gauge", "Connections by whether they were let in or are being turned away.");
+    text.family(
+        "connections",
+        "gauge",
+        "Connections by whether they were let in or are being turned away.",
+    );
     text.sample("connections", &[("state", "open")], sum(|s| s.open));
     text.sample("connections", &[("state", "turned_away")], turned_away);
     text.single("backlog_bytes", "gauge", "Bytes that other ends have not taken yet.", load.unsent);
-    text.single("paused_readers", "gauge", "Connections that are not read from, for a limit.", load.not_read);
+    text.single(
+        "paused_readers",
+        "gauge",
+        "Connections that are not read from, for a limit.",
+        load.not_read,
+    );
     text.single("accepted_total", "counter", "Connections accepted.", sum(|s| s.counters.accepted));
     text.single("websockets_total", "counter", "WebSockets opened.", sum(|s| s.metrics.opened));
     text.single("pages_total", "counter", "Pages sent to browsers.", sum(|s| s.metrics.pages));
-    text.single("messages_total", "counter", "Messages echoed.", sum(|s| s.metrics.echo_counters.messages));
+    text.single(
+        "messages_total",
+        "counter",
+        "Messages echoed.",
+        sum(|s| s.metrics.echo_counters.messages),
+    );
     text.family("bytes_total", "counter", "Payload bytes of TCP.");
     text.sample("bytes_total", &[("direction", "in")], sum(|s| s.counters.bytes_in));
     text.sample("bytes_total", &[("direction", "out")], sum(|s| s.counters.bytes_out));
@@ -102,7 +123,9 @@ fn refusals(text: &mut Text, workers: &[(Snapshot, bool)]) {
         "counter",
         "Connections, requests and frames refused, by the rule they broke.",
     );
-    by_rule.iter().for_each(|(rule, &count)| text.sample("refusals_total", &[("rule", rule)], count));
+    by_rule
+        .iter()
+        .for_each(|(rule, &count)| text.sample("refusals_total", &[("rule", rule)], count));
 }
 
 fn closes(text: &mut Text, workers: &[(Snapshot, bool)]) {
@@ -114,8 +137,10 @@ fn closes(text: &mut Text, workers: &[(Snapshot, bool)]) {
         }
         counts
     };
-    let both =
-        [("client", by(|s| &s.metrics.closes.by_client)), ("server", by(|s| &s.metrics.closes.by_server))];
+    let both = [
+        ("client", by(|s| &s.metrics.closes.by_client)),
+        ("server", by(|s| &s.metrics.closes.by_server)),
+    ];
     for (who, counts) in both {
         for (code, count) in CloseCodes::LABELS.into_iter().zip(counts) {
             text.sample("closes_total", &[("by", who), ("code", code)], count);

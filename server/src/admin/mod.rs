@@ -88,7 +88,10 @@ impl AdminListener {
         own.set_nonblocking(true).map_err(&failed)?;
         let server = AdminServer {
             engine,
-            workers: workers.into_iter().map(|(remote, slot)| WorkerHandle { remote, slot }).collect(),
+            workers: workers
+                .into_iter()
+                .map(|(remote, slot)| WorkerHandle { remote, slot })
+                .collect(),
             connection_count,
             ending: Arc::clone(&ending),
         };
@@ -197,7 +200,8 @@ impl Connection {
                 return Ok(Some(request(head)));
             }
             if head.len() > REQUEST_BYTES {
-                let answer = Answer::text("431 Request Header Fields Too Large", "the request is too long");
+                let answer =
+                    Answer::text("431 Request Header Fields Too Large", "the request is too long");
                 return Ok(Some(Request::Wrong(answer)));
             }
         }
@@ -242,7 +246,10 @@ fn request(head: &[u8]) -> Request {
         return Request::Wrong(Answer::text("400 Bad Request", "this is not an HTTP/1.1 request"));
     };
     if !["GET", "HEAD"].contains(&method) {
-        return Request::Wrong(Answer::text("405 Method Not Allowed", "only GET and HEAD are answered here"));
+        return Request::Wrong(Answer::text(
+            "405 Method Not Allowed",
+            "only GET and HEAD are answered here",
+        ));
     }
     let path = target.split('?').next().unwrap_or_default().to_owned();
     Request::Get { path, with_content: method == "GET" }
@@ -282,7 +289,12 @@ impl AdminServer {
         }
     }
 
-    fn go_on(&self, connection: &mut Connection, look: &mut Snapshots, now: Instant) -> io::Result<()> {
+    fn go_on(
+        &self,
+        connection: &mut Connection,
+        look: &mut Snapshots,
+        now: Instant,
+    ) -> io::Result<()> {
         if !matches!(connection.stage, Stage::Writing { .. })
             && let Some(request) = connection.read()?
         {
@@ -310,7 +322,8 @@ impl AdminServer {
     /// Asks all workers for a snapshot at once, and waits for them together.
     fn look<'a>(&self, look: &'a mut Snapshots) -> &'a [(Snapshot, bool)] {
         look.0.get_or_insert_with(|| {
-            let editions: Vec<u64> = self.workers.iter().map(|worker| worker.slot.edition()).collect();
+            let editions: Vec<u64> =
+                self.workers.iter().map(|worker| worker.slot.edition()).collect();
             self.workers.iter().for_each(|worker| worker.remote.wake(PUBLISH));
             let end = Instant::now() + ANSWER_TIME;
             let asked = self.workers.iter().zip(editions);

@@ -97,9 +97,13 @@ impl Browser {
     }
 
     pub(crate) fn open(&mut self, url: &str) -> Tab<'_> {
-        let target = self.call(None, "Target.createTarget", &json!({ "url": url }))["targetId"].clone();
-        let attached =
-            self.call(None, "Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
+        let target =
+            self.call(None, "Target.createTarget", &json!({ "url": url }))["targetId"].clone();
+        let attached = self.call(
+            None,
+            "Target.attachToTarget",
+            &json!({ "targetId": target, "flatten": true }),
+        );
         let session = attached["sessionId"].as_str().expect("a session").to_owned();
         Tab { browser: self, session }
     }
@@ -126,7 +130,8 @@ impl Tab<'_> {
 
     /// Returns the value of a script's last expression, or of its promise.
     pub(crate) fn run(&mut self, script: &str) -> Value {
-        let parameters = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+        let parameters =
+            json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
         let result = self.call("Runtime.evaluate", &parameters);
         assert!(result["exceptionDetails"].is_null(), "{script}: {}", result["exceptionDetails"]);
         result["result"]["value"].clone()
@@ -136,7 +141,11 @@ impl Tab<'_> {
     pub(crate) fn until(&mut self, script: &str) {
         let end = Instant::now() + LONG;
         while self.run(script) != true {
-            assert!(Instant::now() < end, "never true: {script}\n{}", self.run("document.body?.innerText"));
+            assert!(
+                Instant::now() < end,
+                "never true: {script}\n{}",
+                self.run("document.body?.innerText")
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -148,7 +157,8 @@ impl Tab<'_> {
              const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
         ));
         for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
+            let event =
+                json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
             self.call("Input.dispatchMouseEvent", &event);
         }
     }
@@ -167,8 +177,10 @@ impl Tab<'_> {
 
     /// Returns a picture of the page, as PNG in base64.
     pub(crate) fn picture(&mut self) -> String {
-        let picture =
-            self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));
+        let picture = self.call(
+            "Page.captureScreenshot",
+            &json!({ "format": "png", "captureBeyondViewport": true }),
+        );
         picture["data"].as_str().expect("a picture").to_owned()
     }
 }

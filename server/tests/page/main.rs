@@ -40,11 +40,15 @@ fn browsers_get_the_page_at_the_root_and_nothing_elsewhere() {
             let (head, content) = answer.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
             assert!(
-                head.contains("\r\nContent-Security-Policy: default-src 'none'; script-src 'sha256-"),
+                head.contains(
+                    "\r\nContent-Security-Policy: default-src 'none'; script-src 'sha256-"
+                ),
                 "{head}"
             );
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", content.len())), "{head}");
-            assert!(content.starts_with("<!doctype html>") && content.trim_end().ends_with("</html>"));
+            assert!(
+                content.starts_with("<!doctype html>") && content.trim_end().ends_with("</html>")
+            );
         }
         for target in ["/chat", "/index.html", "//"] {
             assert!(get(&server, target).starts_with("HTTP/1.1 426 "), "{target}");
@@ -60,8 +64,9 @@ fn the_page_offers_the_only_path() {
 
 /// Returns the text of the latest event of a kind.
 fn latest(tab: &mut Tab<'_>, kind: &str) -> String {
-    let script =
-        format!("[...document.querySelectorAll('#log [data-kind={kind}] .what')].at(-1)?.textContent ?? ''");
+    let script = format!(
+        "[...document.querySelectorAll('#log [data-kind={kind}] .what')].at(-1)?.textContent ?? ''"
+    );
     tab.run(&script).as_str().expect("text").to_owned()
 }
 
@@ -158,7 +163,9 @@ fn pings_fill_the_histogram(tab: &mut Tab<'_>) {
         "[...document.querySelectorAll('#histogram rect')].some(bar => +bar.getAttribute('height') > 0)",
     );
     assert!(
-        tab.run("document.getElementById('median').textContent").as_str().is_some_and(|t| t.ends_with(" ms"))
+        tab.run("document.getElementById('median').textContent")
+            .as_str()
+            .is_some_and(|t| t.ends_with(" ms"))
     );
     assert_eq!(count(tab, "different"), 0);
 }
@@ -238,7 +245,8 @@ fn pictures(tab: &mut Tab<'_>) {
         tab.call("Emulation.setDeviceMetricsOverride", &metrics);
         assert_eq!(tab.run("document.documentElement.scrollWidth <= innerWidth"), true, "{name}");
         for colours in ["light", "dark"] {
-            let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": colours }] });
+            let features =
+                json!({ "features": [{ "name": "prefers-color-scheme", "value": colours }] });
             tab.call("Emulation.setEmulatedMedia", &features);
             let background = tab.run("getComputedStyle(document.body).backgroundColor");
             assert_eq!(background == "rgb(15, 20, 25)", colours == "dark", "{background}");

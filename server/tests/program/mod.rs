@@ -48,7 +48,9 @@ pub fn run(arguments: &[&str]) -> Output {
 pub fn engines() -> Vec<String> {
     let facts = String::from_utf8(run(&["--version", "--verbose"]).stdout).expect("text");
     let mut names = Vec::new();
-    for (name, state) in facts.lines().filter_map(|line| line.strip_prefix("engine ")?.split_once(": ")) {
+    for (name, state) in
+        facts.lines().filter_map(|line| line.strip_prefix("engine ")?.split_once(": "))
+    {
         match state {
             "available" => names.push(name.to_owned()),
             reason => eprintln!("skipped: engine {name}: {reason}"),
@@ -206,8 +208,12 @@ pub fn rest(stream: &mut TcpStream) -> Vec<u8> {
 
 /// Connects from another address of the loopback network.
 pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
     let socket = socket.expect("socket");
     let from: SocketAddr = format!("{from}:0").parse().expect("address");
     rustix::net::bind(&socket, &from).expect("bind");

@@ -30,7 +30,8 @@ unsafe fn pieces_of(op: Op) -> Pieces {
         Op::Send { bytes, len, .. } => vec![(bytes, len as usize)],
         Op::SendMessage { message, .. } => {
             // SAFETY: the caller promises the header, and its vector has the stated length.
-            let pieces = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
+            let pieces =
+                unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
             pieces.iter().map(|p| (p.iov_base.cast_const().cast(), p.iov_len)).collect()
         }
         _ => Vec::new(),
@@ -87,7 +88,10 @@ impl World {
     fn fail_enter(&mut self, ring: usize) -> io::Result<()> {
         let kernel = &mut self.rings[ring];
         kernel.failed_in_a_row += 1;
-        if kernel.finishing || kernel.failed_in_a_row > 3 || !self.random.chance(self.faults.failed_enters) {
+        if kernel.finishing
+            || kernel.failed_in_a_row > 3
+            || !self.random.chance(self.faults.failed_enters)
+        {
             self.rings[ring].failed_in_a_row = 0;
             return Ok(());
         }
@@ -166,8 +170,9 @@ impl World {
         if let Some(token) = kernel.send_out_of(id)
             && !kernel.finishing
         {
-            return self
-                .violate(format!("buffer {id} was given back before the send {token:?} out of it ended"));
+            return self.violate(format!(
+                "buffer {id} was given back before the send {token:?} out of it ended"
+            ));
         }
         if !self.rings[ring].buffers.give_back(id) {
             self.violate(format!("buffer {id} was given back twice"));

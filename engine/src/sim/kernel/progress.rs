@@ -30,12 +30,14 @@ impl World {
     /// Advances some of the operations that can progress, in any order.
     pub(super) fn run_some(&mut self, ring: usize) {
         self.post_stale(ring);
-        let ready = self.rings[ring].pending.iter().filter(|p| self.is_ready(ring, p)).map(|p| p.id);
+        let ready =
+            self.rings[ring].pending.iter().filter(|p| self.is_ready(ring, p)).map(|p| p.id);
         let mut ready: Vec<u64> = ready.collect();
         if ready.is_empty() {
             return;
         }
-        let most = if self.random.chance(500) { ready.len() } else { self.random.between(1, ready.len()) };
+        let most =
+            if self.random.chance(500) { ready.len() } else { self.random.between(1, ready.len()) };
         for n in 0..most {
             let other = self.random.between(n, ready.len() - 1);
             ready.swap(n, other);
@@ -49,7 +51,9 @@ impl World {
         let (_, token) = self.rings[ring].stale.remove(at);
         let size = self.rings[ring].buffers.size();
         let len = self.random.between(1, size);
-        let Some(buffer) = self.rings[ring].buffers.fill((0..len).map(|n| n as u8 ^ 0x55)) else { return };
+        let Some(buffer) = self.rings[ring].buffers.fill((0..len).map(|n| n as u8 ^ 0x55)) else {
+            return;
+        };
         self.happened.stale += 1;
         let unread = self.random.chance(500);
         let result = len as i32;
@@ -109,8 +113,14 @@ impl World {
         multishot: bool,
         address: *mut Address,
     ) -> bool {
-        const ERRORS: [i32; 6] =
-            [libc::ENFILE, libc::EMFILE, libc::ENOMEM, libc::ECONNABORTED, libc::EINTR, libc::ENOBUFS];
+        const ERRORS: [i32; 6] = [
+            libc::ENFILE,
+            libc::EMFILE,
+            libc::ENOMEM,
+            libc::ECONNABORTED,
+            libc::EINTR,
+            libc::ENOBUFS,
+        ];
         if self.random.chance(self.faults.accept_errors) {
             self.happened.accept_errors += 1;
             let errno = self.random.pick(&ERRORS);
@@ -192,7 +202,10 @@ impl World {
         // Only a hint: more bytes may arrive right after.
         let unread = !self.sockets[id].incoming.is_empty() && !self.random.chance(100);
         let more = !once && self.goes_on(ring);
-        self.complete(ring, Completion { token, result: len as i32, buffer: Some(buffer), more, unread });
+        self.complete(
+            ring,
+            Completion { token, result: len as i32, buffer: Some(buffer), more, unread },
+        );
         more
     }
 
@@ -244,7 +257,8 @@ impl World {
         }
         // SAFETY: the caller of `push` keeps the bytes in place until the send is completed, or
         // this enter has returned.
-        let slice = |&(start, len): &(*const u8, usize)| unsafe { std::slice::from_raw_parts(start, len) };
+        let slice =
+            |&(start, len): &(*const u8, usize)| unsafe { std::slice::from_raw_parts(start, len) };
         let slices: Vec<&[u8]> = pieces.iter().map(slice).collect();
         self.take_to_send(id, most, &slices) as i32
     }
@@ -252,8 +266,9 @@ impl World {
     /// Checks that the bytes of a send lie in no buffer that is not the engine's.
     fn check_pieces(&mut self, ring: usize, token: Token, pieces: &Pieces) {
         let buffers = &self.rings[ring].buffers;
-        let given_back =
-            |&(start, _): &(*const u8, usize)| buffers.at(start).filter(|&id| !buffers.is_engines(id));
+        let given_back = |&(start, _): &(*const u8, usize)| {
+            buffers.at(start).filter(|&id| !buffers.is_engines(id))
+        };
         if let Some(id) = pieces.iter().find_map(given_back)
             && !self.rings[ring].finishing
         {

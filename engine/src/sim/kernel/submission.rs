@@ -50,7 +50,13 @@ impl World {
     }
 
     /// Looks a descriptor up.
-    fn with_socket(&mut self, ring: usize, token: Token, slot: u32, f: impl FnOnce(&mut Self, SocketId)) {
+    fn with_socket(
+        &mut self,
+        ring: usize,
+        token: Token,
+        slot: u32,
+        f: impl FnOnce(&mut Self, SocketId),
+    ) {
         match self.rings[ring].socket(slot) {
             Some(socket) => f(self, socket),
             None => {
@@ -75,9 +81,18 @@ impl World {
         kernel.next_id
     }
 
-    fn issue_accept(&mut self, ring: usize, token: Token, fd: RawFd, multishot: bool, address: *mut Address) {
+    fn issue_accept(
+        &mut self,
+        ring: usize,
+        token: Token,
+        fd: RawFd,
+        multishot: bool,
+        address: *mut Address,
+    ) {
         match self.listeners.iter().position(|l| l.fd == fd) {
-            Some(listener) => self.start(ring, token, Work::Accept { listener, multishot, address }, true),
+            Some(listener) => {
+                self.start(ring, token, Work::Accept { listener, multishot, address }, true);
+            }
             None => self.post(ring, token, -libc::ENOTSOCK),
         }
     }
@@ -93,7 +108,14 @@ impl World {
         });
     }
 
-    fn issue_send(&mut self, ring: usize, token: Token, socket: SocketId, pieces: Pieces, mode: SendMode) {
+    fn issue_send(
+        &mut self,
+        ring: usize,
+        token: Token,
+        socket: SocketId,
+        pieces: Pieces,
+        mode: SendMode,
+    ) {
         let kernel = &self.rings[ring];
         let under_way = |p: &Pending| matches!(p.work, Work::Send { socket: s, .. } if s == socket);
         let unknown = kernel.unreaped.iter().any(|(t, _)| t.slot() == token.slot());

@@ -14,8 +14,13 @@ use crate::uring::ring::{BufferRing, Completion, Op, Ring, SendMode, Wait};
 /// A faultless world with a ring, its buffers, and a socket in slot 0 whose peer no ring owns.
 fn ring() -> (Rc<RefCell<World>>, SimulatedRing, SimulatedBuffers) {
     let world = Rc::new(RefCell::new(World::new(Random::new(1), Faults::default())));
-    let config =
-        UringConfig { sq_entries: 8, cq_entries: 8, buffers: 2, buffer_size: 64, ..UringConfig::default() };
+    let config = UringConfig {
+        sq_entries: 8,
+        cq_entries: 8,
+        buffers: 2,
+        buffer_size: 64,
+        ..UringConfig::default()
+    };
     let (mut ring, mut buffers) = SimulatedRing::new(&world, &config, 0);
     let addr = SocketAddr::from(([127, 0, 0, 1], 80));
     ring.socket(0, addr, None).expect("a socket");

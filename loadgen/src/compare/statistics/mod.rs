@@ -40,8 +40,9 @@ pub(crate) fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
 
 /// The factor between two samples that were not paired, as [`ratio_of_pairs`].
 pub(crate) fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
-    let logs =
-        |sample: &[f64]| sample.iter().map(|&figure| log_ratio(1.0, figure)).collect::<Option<Vec<_>>>();
+    let logs = |sample: &[f64]| {
+        sample.iter().map(|&figure| log_ratio(1.0, figure)).collect::<Option<Vec<_>>>()
+    };
     Some(as_factor(rank_sum::estimate(&logs(before)?, &logs(after)?, CONFIDENCE)?))
 }
 
@@ -63,7 +64,11 @@ fn as_factor(log: Estimate) -> Estimate {
 /// The middle of sorted values, or the mean of the two in the middle.
 fn middle(sorted: &[f64]) -> f64 {
     let half = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[half - 1], sorted[half]) } else { sorted[half] }
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[half - 1], sorted[half])
+    } else {
+        sorted[half]
+    }
 }
 
 /// The `k`-th smallest and the `k`-th largest of sorted values, from 1; `None` where `k` is 0.
@@ -102,7 +107,10 @@ fn doubled_midranks(values: &[f64]) -> Vec<usize> {
     let mut ranks = vec![0; values.len()];
     let mut first = 0;
     while first < order.len() {
-        let tied = order[first..].iter().take_while(|&&index| values[index] == values[order[first]]).count();
+        let tied = order[first..]
+            .iter()
+            .take_while(|&&index| values[index] == values[order[first]])
+            .count();
         // Ranks first + 1 to first + tied, whose mean is half the sum of the outer two.
         for &index in &order[first..first + tied] {
             ranks[index] = 2 * first + tied + 1;

@@ -18,10 +18,14 @@ pub(crate) const EXACT_UP_TO: usize = 80;
 ///
 /// `None` where a side is empty or has a value that is not finite.
 pub(crate) fn estimate(before: &[f64], after: &[f64], confidence: f64) -> Option<Estimate> {
-    if before.is_empty() || after.is_empty() || before.iter().chain(after).any(|value| !value.is_finite()) {
+    if before.is_empty()
+        || after.is_empty()
+        || before.iter().chain(after).any(|value| !value.is_finite())
+    {
         return None;
     }
-    let mut shifts: Vec<f64> = before.iter().flat_map(|x| after.iter().map(move |y| y - x)).collect();
+    let mut shifts: Vec<f64> =
+        before.iter().flat_map(|x| after.iter().map(move |y| y - x)).collect();
     shifts.sort_by(f64::total_cmp);
     let interval = order_interval(&shifts, interval_rank(before.len(), after.len(), confidence));
     Some(Estimate { shift: middle(&shifts), interval, p: p_value(before, after) })
@@ -127,7 +131,9 @@ mod tests {
 
     #[test]
     fn the_normal_approximation_continues_the_exact_count() {
-        let sample = |n: usize, shift: f64| (0..n).map(|i| (i * 37 % 101) as f64 + shift).collect::<Vec<_>>();
+        let sample = |n: usize, shift: f64| {
+            (0..n).map(|i| (i * 37 % 101) as f64 + shift).collect::<Vec<_>>()
+        };
         let exact = p_value(&sample(40, 0.0), &sample(40, 12.5));
         let approximate = p_value(&sample(41, 0.0), &sample(40, 12.5));
         assert!((exact / approximate - 1.0).abs() < 0.25, "{exact} {approximate}");

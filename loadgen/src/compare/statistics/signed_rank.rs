@@ -43,7 +43,8 @@ pub(crate) fn p_value(differences: &[f64]) -> f64 {
     let ranks = doubled_midranks(&magnitudes);
     let signed = || differences.iter().zip(&ranks).filter(|(difference, _)| **difference != 0.0);
     let kept: Vec<usize> = signed().map(|(_, &rank)| rank).collect();
-    let positive: usize = signed().filter(|(difference, _)| **difference > 0.0).map(|(_, &rank)| rank).sum();
+    let positive: usize =
+        signed().filter(|(difference, _)| **difference > 0.0).map(|(_, &rank)| rank).sum();
     if kept.len() <= EXACT_UP_TO {
         return two_sided(&sign_sums(&kept), positive);
     }
@@ -61,7 +62,9 @@ pub(crate) fn smallest_p(pairs: usize) -> f64 {
 /// All means of two differences (each with itself too), sorted.
 fn walsh_averages(differences: &[f64]) -> Vec<f64> {
     let mut averages: Vec<f64> = (0..differences.len())
-        .flat_map(|i| (i..differences.len()).map(move |j| f64::midpoint(differences[i], differences[j])))
+        .flat_map(|i| {
+            (i..differences.len()).map(move |j| f64::midpoint(differences[i], differences[j]))
+        })
         .collect();
     averages.sort_by(f64::total_cmp);
     averages
@@ -172,8 +175,9 @@ mod tests {
 
     #[test]
     fn the_normal_approximation_continues_the_exact_count() {
-        let sample =
-            |n: usize| (1..=n).map(|i| if i % 5 == 0 { -(i as f64) } else { i as f64 }).collect::<Vec<_>>();
+        let sample = |n: usize| {
+            (1..=n).map(|i| if i % 5 == 0 { -(i as f64) } else { i as f64 }).collect::<Vec<_>>()
+        };
         let (few, many) = (sample(EXACT_UP_TO), sample(EXACT_UP_TO + 1));
         assert!(p_value(&few) < 1e-6 && p_value(&many) < 1e-6);
         let balanced: Vec<f64> =

@@ -70,7 +70,10 @@ impl Expected {
         assert!((found.shift - shift).abs() < 1e-4, "{by}: {found:?}, expected {shift}");
         let (low, high) = found.interval.expect("an interval");
         let bounds = (self.low.expect("low"), self.high.expect("high"));
-        assert!(close(low, bounds.0) && close(high, bounds.1), "{by}: {found:?}, expected {bounds:?}");
+        assert!(
+            close(low, bounds.0) && close(high, bounds.1),
+            "{by}: {found:?}, expected {bounds:?}"
+        );
     }
 }
 
@@ -92,7 +95,10 @@ fn other_implementations_agree_on_unpaired_samples() {
 fn another_implementation_agrees_on_the_correction() {
     for Corrected { p, adjusted } in fixtures().holm {
         let found = holm(&p);
-        assert!(found.iter().zip(&adjusted).all(|(&a, &b)| close(a, b)), "{found:?}, expected {adjusted:?}");
+        assert!(
+            found.iter().zip(&adjusted).all(|(&a, &b)| close(a, b)),
+            "{found:?}, expected {adjusted:?}"
+        );
     }
 }
 
@@ -140,8 +146,10 @@ fn enumerated_groups(before: &[f64], after: &[f64]) -> f64 {
     let (mut below, mut above, mut all) = (0u32, 0u32, 0u32);
     for chosen in 0..1u32 << ranks.len() {
         if chosen.count_ones() as usize == after.len() {
-            let sum: usize = (0..ranks.len()).filter(|i| chosen >> i & 1 == 1).map(|i| ranks[i]).sum();
-            (below, above, all) = (below + u32::from(sum <= seen), above + u32::from(sum >= seen), all + 1);
+            let sum: usize =
+                (0..ranks.len()).filter(|i| chosen >> i & 1 == 1).map(|i| ranks[i]).sum();
+            (below, above, all) =
+                (below + u32::from(sum <= seen), above + u32::from(sum >= seen), all + 1);
         }
     }
     (2.0 * f64::from(below.min(above)) / f64::from(all)).min(1.0)

@@ -50,7 +50,8 @@ pub(super) fn of_scenario(scenario: &str, load: &Load, sides: &[Side<'_>]) -> Ve
 /// Every run of every side as a dot, a row for each side, with the median as a mark.
 fn dots(metric: Metric, load: &Load, sides: &[SideRuns<'_>]) -> Option<Chart> {
     let value = |run: &Run| metric.of(run, load).map(|value| metric.shown(value));
-    let all: Vec<f64> = sides.iter().flat_map(|side| &side.runs).filter_map(|run| value(run)).collect();
+    let all: Vec<f64> =
+        sides.iter().flat_map(|side| &side.runs).filter_map(|run| value(run)).collect();
     if all.is_empty() {
         return None;
     }
@@ -59,7 +60,8 @@ fn dots(metric: Metric, load: &Load, sides: &[SideRuns<'_>]) -> Option<Chart> {
     let names = sides.iter().enumerate().map(|(index, side)| (row(index), side.short.clone()));
     let y = Scale::marked(0.0..=sides.len() as f64, names.collect());
     let x = Scale::linear(all.iter().copied(), false, figure);
-    let mut chart = Chart::new(metric.label(), "each dot a run; the line the median of the valid ones", x, y);
+    let mut chart =
+        Chart::new(metric.label(), "each dot a run; the line the median of the valid ones", x, y);
     for (side, SideRuns { name, runs, .. }) in sides.iter().enumerate() {
         let sound = runs.iter().filter(|run| is_sound(run)).filter_map(|run| value(run)).collect();
         if let Some(median) = median(sound) {
@@ -85,10 +87,15 @@ fn percentiles(sides: &[SideRuns<'_>]) -> Option<Chart> {
     if nines <= 0.0 {
         return None;
     }
-    let ticks = (0u8..=8).map(f64::from).filter(|at| *at <= nines + 1e-9).map(|at| (at, share(at))).collect();
+    let ticks = (0u8..=8)
+        .map(f64::from)
+        .filter(|at| *at <= nines + 1e-9)
+        .map(|at| (at, share(at)))
+        .collect();
     let y = Scale::logarithmic(points().map(|(_, us)| *us), figure);
     let x = Scale::marked(0.0..=nines, ticks);
-    let mut chart = Chart::new("latency percentiles, us", "share of messages that took no longer", x, y);
+    let mut chart =
+        Chart::new("latency percentiles, us", "share of messages that took no longer", x, y);
     chart.key(sides.iter().map(|side| side.short.as_str()));
     for (side, curve) in curves.iter().enumerate().filter(|(_, curve)| !curve.is_empty()) {
         chart.line(side, curve, false);
@@ -102,7 +109,9 @@ fn curve(runs: &[&Run]) -> Vec<(f64, f64)> {
     let Some(merged) = merged(&sound) else { return Vec::new() };
     let steps = (0..=320).map(|step| f64::from(step) / 40.0);
     steps
-        .map_while(|nines| Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
+        .map_while(|nines| {
+            Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0))
+        })
         .collect()
 }
 
@@ -111,7 +120,9 @@ fn share(nines: f64) -> String {
     match nines as u32 {
         0 => "0 %".to_owned(),
         1 => "90 %".to_owned(),
-        nines => format!("99{}{} %", if nines > 2 { "." } else { "" }, "9".repeat(nines as usize - 2)),
+        nines => {
+            format!("99{}{} %", if nines > 2 { "." } else { "" }, "9".repeat(nines as usize - 2))
+        }
     }
 }
 
@@ -125,7 +136,8 @@ fn series(sides: &[SideRuns<'_>]) -> Option<Chart> {
         runs.iter().map(|run| (side, points(run))).collect::<Vec<_>>()
     };
     let lines: Vec<_> = sides.iter().enumerate().flat_map(of_side).collect();
-    let longest = lines.iter().map(|(_, points)| points.len()).max().filter(|longest| *longest >= 2)?;
+    let longest =
+        lines.iter().map(|(_, points)| points.len()).max().filter(|longest| *longest >= 2)?;
     let all = lines.iter().flat_map(|(_, points)| points.iter());
     let x = Scale::linear([0.0, (longest - 1) as f64], true, |second| format!("{second:.0}"));
     let y = Scale::linear(all.map(|(_, received)| *received), true, figure);

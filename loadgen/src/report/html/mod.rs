@@ -71,7 +71,11 @@ fn sides_of(sessions: &[Stored]) -> Vec<Side<'_>> {
 
 /// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there
 /// are two; `cautions` is what a reader must know of it.
-pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, cautions: &[String]) -> Page {
+pub(crate) fn page(
+    sessions: &[Stored],
+    comparison: Option<&Conclusion>,
+    cautions: &[String],
+) -> Page {
     let sides = sides_of(sessions);
     let title = match comparison {
         Some(comparison) => headline(comparison),
@@ -79,7 +83,8 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
         None => format!("{} measured servers", sides.len()),
     };
     let drawn = |(name, load)| (name, load, charts::of_scenario(name, load, &sides));
-    let drawn: Vec<(&str, &Load, Vec<NamedChart>)> = scenarios(sessions).into_iter().map(drawn).collect();
+    let drawn: Vec<(&str, &Load, Vec<NamedChart>)> =
+        scenarios(sessions).into_iter().map(drawn).collect();
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -117,13 +122,19 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
     let file = |name: &str, named: &NamedChart| {
         (format!("{}-{}.svg", file_name(name), named.name), named.chart.file().into_string())
     };
-    let charts = drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
+    let charts =
+        drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
     Page { charts: charts.collect(), html: html.into_string() }
 }
 
 /// The verdict in a box, the first thing on the page, and which colour is which server of which
 /// file.
-fn verdict(title: &str, comparison: Option<&Conclusion>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
+fn verdict(
+    title: &str,
+    comparison: Option<&Conclusion>,
+    sessions: &[Stored],
+    sides: &[Side<'_>],
+) -> Markup {
     let class = comparison.and_then(|comparison| comparison.overall).map_or("", Verdict::name);
     let origin = |stored: &Stored| {
         let (measured, runs) =
@@ -171,8 +182,7 @@ const MOST_OPEN: usize = 3;
 fn scenario(name: &str, load: &Load, charts: &[NamedChart], is_one_of_few: bool) -> Markup {
     let (open, folded): (Vec<&NamedChart>, Vec<&NamedChart>) =
         charts.iter().partition(|named| is_one_of_few && named.leads);
-    let drawn =
-        |charts: &[&NamedChart]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
+    let drawn = |charts: &[&NamedChart]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
     let measured = load.measure.as_secs_f64();
     let about = html! { b { (name) } ": " (self::load(load)) "; " (measured) " s measured" };
     html! {
@@ -283,11 +293,18 @@ mod tests {
         let Page { html, charts } = of(duel(10, 1.1));
         assert_eq!(
             charts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-            ["echo-throughput.svg", "echo-server-cpu.svg", "echo-percentiles.svg", "echo-series.svg"]
+            [
+                "echo-throughput.svg",
+                "echo-server-cpu.svg",
+                "echo-percentiles.svg",
+                "echo-series.svg"
+            ]
         );
         for text in charts.iter().map(|(_, svg)| svg).chain([&html]) {
             let without_namespace = text.replace("http://www.w3.org/2000/svg", "");
-            for outside in ["http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"] {
+            for outside in
+                ["http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"]
+            {
                 assert!(!without_namespace.contains(outside), "{outside}");
             }
             assert!(text.contains("prefers-color-scheme: dark"));
@@ -306,7 +323,11 @@ mod tests {
             document.runs.iter_mut().for_each(|run| run.scenario = name.to_owned());
             let Page { html, charts } = of(document.clone());
             assert!(!html.contains("<script") && !html.contains("<img"));
-            assert!(charts.iter().all(|(file, svg)| !file.contains(['<', '/']) && !svg.contains("<script")));
+            assert!(
+                charts
+                    .iter()
+                    .all(|(file, svg)| !file.contains(['<', '/']) && !svg.contains("<script"))
+            );
         }
     }
 
@@ -344,7 +365,9 @@ mod tests {
         });
         let html = page(&sessions, None, &[]).html;
         let (head, _) = html.split_once("<table").expect("the box comes first");
-        for part in ["20260301T000000Z-quick.json", "20260302T000000Z-quick.json", "2026-03-01T09:30"] {
+        for part in
+            ["20260301T000000Z-quick.json", "20260302T000000Z-quick.json", "2026-03-01T09:30"]
+        {
             assert!(head.contains(part), "{part} not in {head}");
         }
     }

@@ -50,13 +50,17 @@ impl Scale {
 
     /// A logarithmic scale that holds all of `values`, which are above zero: marks at 1, 2, 5, 10,
     /// ...
-    pub(super) fn logarithmic(values: impl IntoIterator<Item = f64>, label: fn(f64) -> String) -> Self {
+    pub(super) fn logarithmic(
+        values: impl IntoIterator<Item = f64>,
+        label: fn(f64) -> String,
+    ) -> Self {
         let (low, high) = bounds(values.into_iter().filter(|value| *value > 0.0));
         let (low, high) = (low.max(1e-9) / 1.1, high.max(low).max(1e-9) * 1.1);
         let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
         let dense = high / low < 200.0;
         let marks: &[f64] = if dense { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let all = decades.flat_map(|decade| marks.iter().map(move |mark| mark * 10f64.powi(decade)));
+        let all =
+            decades.flat_map(|decade| marks.iter().map(move |mark| mark * 10f64.powi(decade)));
         let ticks = all.filter(|at| (low..=high).contains(at)).map(|at| (at, label(at))).collect();
         Self { low, high, logarithmic: true, ticks }
     }
@@ -77,7 +81,9 @@ fn bounds(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .into_iter()
         .filter(|value| value.is_finite())
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
     if low <= high { (low, high) } else { (0.0, 1.0) }
 }
 
@@ -103,15 +109,24 @@ impl Chart {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
         for (at, label) in chart.x.ticks.clone() {
             let x = chart.at_x(at);
-            chart.body.push(html! { line.grid x1=(tenths(x)) y1=(TOP) x2=(tenths(x)) y2=(bottom) {} });
+            chart
+                .body
+                .push(html! { line.grid x1=(tenths(x)) y1=(TOP) x2=(tenths(x)) y2=(bottom) {} });
             // The last mark's label would be cut off by the edge.
             let half = 3.4 * label.chars().count() as f64;
             let anchor = if x + half > WIDTH { "end" } else { "middle" };
-            chart.text(if anchor == "end" { WIDTH - 2.0 } else { x }, bottom + 15.0, anchor, &label);
+            chart.text(
+                if anchor == "end" { WIDTH - 2.0 } else { x },
+                bottom + 15.0,
+                anchor,
+                &label,
+            );
         }
         for (at, label) in chart.y.ticks.clone() {
             let y = chart.at_y(at);
-            chart.body.push(html! { line.grid x1=(LEFT) y1=(tenths(y)) x2=(right) y2=(tenths(y)) {} });
+            chart
+                .body
+                .push(html! { line.grid x1=(LEFT) y1=(tenths(y)) x2=(right) y2=(tenths(y)) {} });
             chart.text(LEFT - 6.0, y + 4.0, "end", &label);
         }
         chart.body.push(html! { path.axis d={ "M" (LEFT) " " (TOP) "V" (bottom) "H" (right) } {} });
@@ -152,12 +167,16 @@ impl Chart {
     }
 
     /// Which colour is which side, in the upper right corner.
-    pub(super) fn key<'n>(&mut self, names: impl ExactSizeIterator<Item = &'n str> + DoubleEndedIterator) {
+    pub(super) fn key<'n>(
+        &mut self,
+        names: impl ExactSizeIterator<Item = &'n str> + DoubleEndedIterator,
+    ) {
         let mut right = WIDTH - RIGHT;
         for (side, name) in names.enumerate().rev() {
             let class = format!("k{}", side % SIDES);
-            self.body
-                .push(html! { text class=(class) x=(tenths(right)) y="16" text-anchor="end" { (name) } });
+            self.body.push(
+                html! { text class=(class) x=(tenths(right)) y="16" text-anchor="end" { (name) } },
+            );
             // About the width of a letter at this size: the exact one is the reader's font's.
             right -= 8.0 * name.chars().count() as f64 + 10.0;
         }
@@ -211,7 +230,10 @@ mod tests {
         let whole = |value: f64| format!("{value:.0}");
         assert_eq!(labels(&Scale::linear([3.0, 97.0], true, whole)), ["0", "50", "100"]);
         assert_eq!(labels(&Scale::linear([100.0, 104.0], false, whole)), ["100", "102", "104"]);
-        assert_eq!(labels(&Scale::logarithmic([90.0, 1100.0], whole)), ["100", "200", "500", "1000"]);
+        assert_eq!(
+            labels(&Scale::logarithmic([90.0, 1100.0], whole)),
+            ["100", "200", "500", "1000"]
+        );
         assert_eq!(
             labels(&Scale::logarithmic([1.0, 1e5], whole)),
             ["1", "10", "100", "1000", "10000", "100000"]
@@ -235,6 +257,11 @@ mod tests {
     #[test]
     fn text_cannot_become_markup() {
         let scale = || Scale::marked(0.0..=1.0, Vec::new());
-        assert!(!Chart::new("<script>", "<x>", scale(), scale()).file().into_string().contains("<script>"));
+        assert!(
+            !Chart::new("<script>", "<x>", scale(), scale())
+                .file()
+                .into_string()
+                .contains("<script>")
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! A comparison: its verdict, its metrics, and what is to be said about them.
 
 use crate::compare::sessions::Change;
-use crate::compare::{Conclusion, Judgement, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict};
+use crate::compare::{
+    Conclusion, Judgement, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict,
+};
 use crate::format::{change, change_interval, commit, figure, share};
 use crate::report::{Blocks, Table};
 use crate::result::Scenario;
@@ -51,7 +53,9 @@ fn settle(conclusion: &Conclusion) -> String {
     let what = if conclusion.interleaved { "pairs" } else { "runs of each" };
     match conclusion.more_pairs() {
         Some(more) => format!("; about {more} more {what} would settle it"),
-        None => format!("; more {what} will hardly settle it: longer runs or a quieter machine may"),
+        None => {
+            format!("; more {what} will hardly settle it: longer runs or a quieter machine may")
+        }
     }
 }
 
@@ -61,13 +65,17 @@ fn settle(conclusion: &Conclusion) -> String {
 /// The change is estimated over pairs, or over all runs of both sides. It may differ from the ratio
 /// of the medians, which is why each of them is named.
 pub(crate) fn table(conclusion: &Conclusion, is_wanted: impl Fn(&Judgement) -> bool) -> Table {
-    let (estimate, unit) =
-        if conclusion.interleaved { ("paired\nchange", "pairs") } else { ("estimated\nchange", "runs") };
+    let (estimate, unit) = if conclusion.interleaved {
+        ("paired\nchange", "pairs")
+    } else {
+        ("estimated\nchange", "runs")
+    };
     let [a, b] = conclusion.sides.each_ref().map(|name| format!("{name}\nmedian"));
     let [scenario, metric, verdict, interval, unit, p, threshold] =
         ["scenario", "metric", "verdict", "95 % interval", unit, "p", "threshold"]
             .map(|name| format!("\n{name}"));
-    let header = [scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
+    let header =
+        [scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
     let rows = conclusion.judgements.iter().filter(|one| is_wanted(one)).map(row);
     Table::new(header, 3, [8, 7, 9, 5, 6, 4]).rows(rows)
 }
@@ -97,9 +105,13 @@ pub(super) fn threshold(threshold: Threshold) -> String {
 pub(crate) fn remarks(conclusion: &Conclusion) -> Vec<String> {
     let judged = || conclusion.judgements.iter().filter(|judgement| judgement.verdict.is_some());
     let mut remarks = Vec::new();
-    if judged().any(|judgement| judgement.threshold.is_some_and(|t| t.source == ThresholdSource::Noise)) {
-        remarks
-            .push("* twice this machine's noise between identical servers, as `aa` recorded it".to_owned());
+    if judged()
+        .any(|judgement| judgement.threshold.is_some_and(|t| t.source == ThresholdSource::Noise))
+    {
+        remarks.push(
+            "* twice this machine's noise between identical servers, as `aa` recorded it"
+                .to_owned(),
+        );
     }
     let is_open = |judgement: &Judgement| judgement.verdict == Some(Verdict::Inconclusive);
     if judged().any(|judgement| judgement.pairs < MIN_PAIRS && is_open(judgement)) {
@@ -133,21 +145,27 @@ pub(crate) fn since(Change { earlier, comparison, cautions }: &Change) -> Blocks
     let file = earlier.file_name();
     let commit = commit(earlier.document.subject.commit.as_deref());
     let of = |scenario: &str, metric| {
-        let found = comparison.judgements.iter().find(|one| one.scenario == scenario && one.metric == metric);
+        let found = comparison
+            .judgements
+            .iter()
+            .find(|one| one.scenario == scenario && one.metric == metric);
         found.map_or_else(|| "-".to_owned(), |found| change(found.ratio))
     };
     let rows = earlier.document.scenarios.iter().map(|Scenario { name, .. }| {
-        let [rate, cpu, p50, p99] = [Metric::Throughput, Metric::ServerCpu, Metric::P50, Metric::P99];
+        let [rate, cpu, p50, p99] =
+            [Metric::Throughput, Metric::ServerCpu, Metric::P50, Metric::P99];
         [name.clone(), of(name, rate), of(name, cpu), of(name, p50), of(name, p99)]
     });
-    let table = Table::new(["scenario", "msg/s", "server CPU/msg", "p50", "p99"], 1, [3]).rows(rows);
+    let table =
+        Table::new(["scenario", "msg/s", "server CPU/msg", "p50", "p99"], 1, [3]).rows(rows);
     let mut notes = cautions.clone();
     notes.push(
         "Advisory because the two sessions were not interleaved: between them the machine itself may have become\n\
          faster or slower, and nothing here can tell that from a change of the server."
             .to_owned(),
     );
-    let title = format!("ADVISORY: change since {file} (commit {commit}), estimated over the runs of both");
+    let title =
+        format!("ADVISORY: change since {file} (commit {commit}), estimated over the runs of both");
     Blocks::default().title(title).table(table).notes(notes)
 }
 
@@ -174,7 +192,9 @@ mod tests {
         let text = of(10, 1.06);
         assert!(text.starts_with("B against A: REGRESSED (echo server-cpu +6.2 %)\n"), "{text}");
         let line = text.lines().find(|line| line.contains("server-cpu us/msg")).expect("a line");
-        for part in ["echo", "4.01", "4.25", "+6.2 %", " to +6.", "10", "0.006", "2.0 %", "regressed"] {
+        for part in
+            ["echo", "4.01", "4.25", "+6.2 %", " to +6.", "10", "0.006", "2.0 %", "regressed"]
+        {
             assert!(line.contains(part), "{part} not in {line}");
         }
         assert!(text.contains("shown"), "{text}");
@@ -212,7 +232,10 @@ mod tests {
         let noisy = |_: &crate::result::Scenario, metric: Metric| Threshold::of(metric, Some(0.1));
         let text = super::tests::text(&Conclusion::of_arms(&duel(10, 1.06), &noisy), 120);
         assert!(text.starts_with("B against A: UNCHANGED\n"), "{text}");
-        assert!(text.contains("20.0 %*") && text.contains("* twice this machine's noise"), "{text}");
+        assert!(
+            text.contains("20.0 %*") && text.contains("* twice this machine's noise"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -237,6 +260,9 @@ mod tests {
         ));
         assert!(text.contains("not interleaved"), "{text}");
         let line = text.lines().find(|line| line.starts_with("tcp")).expect("a line for tcp");
-        assert_eq!(line.split_whitespace().collect::<Vec<_>>().join(" "), "tcp 0.0 % 0.0 % 0.0 % 0.0 %");
+        assert_eq!(
+            line.split_whitespace().collect::<Vec<_>>().join(" "),
+            "tcp 0.0 % 0.0 % 0.0 % 0.0 %"
+        );
     }
 }

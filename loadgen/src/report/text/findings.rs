@@ -34,7 +34,11 @@ pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> Str
 
 /// Returns the cases of the conformance battery, of which only those that `is_shown`, and the
 /// counts of all verdicts.
-pub(crate) fn cases(url: &Url, results: &[CaseResult], is_shown: impl Fn(&CaseResult) -> bool) -> Blocks {
+pub(crate) fn cases(
+    url: &Url,
+    results: &[CaseResult],
+    is_shown: impl Fn(&CaseResult) -> bool,
+) -> Blocks {
     let header = ["id", "verdict", "seen", "expected", "sent", "section"];
     let shown = results.iter().filter(|result| is_shown(result));
     let rows = shown.map(|CaseResult { id, sent, expected, seen, verdict, section }| {
@@ -79,7 +83,13 @@ mod tests {
     fn finding(severity: Severity) -> Finding {
         let has_more = severity >= Severity::Hint;
         let text = |text: &str| if has_more { text.to_owned() } else { String::new() };
-        Finding { check: "c", severity, seen: "seen".to_owned(), why: text("why"), fix: text("do it") }
+        Finding {
+            check: "c",
+            severity,
+            seen: "seen".to_owned(),
+            why: text("why"),
+            fix: text("do it"),
+        }
     }
 
     #[test]

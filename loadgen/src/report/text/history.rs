@@ -59,8 +59,10 @@ pub(crate) fn points(
         let commit = document.subject.commit.as_deref()?;
         log.iter().position(|(hash, _)| hash.starts_with(commit))
     };
-    let mut placed: Vec<(usize, &Document)> =
-        found.iter().filter_map(|stored| Some((place(&stored.document)?, &stored.document))).collect();
+    let mut placed: Vec<(usize, &Document)> = found
+        .iter()
+        .filter_map(|stored| Some((place(&stored.document)?, &stored.document)))
+        .collect();
     placed.sort_by_key(|(at, document)| (*at, document.session.start));
     let hash = |document: &Document| document.scenario(scenario).map(|one| one.hash.clone());
     // The newest session has the present meaning of the name.
@@ -96,7 +98,8 @@ const SUBJECT: usize = 36;
 fn table(points: &[Point]) -> Table {
     let low = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
     let high = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
-    let range = format!("{:<width$}{}", figure(low), figure(high), width = PLOT - figure(high).len());
+    let range =
+        format!("{:<width$}{}", figure(low), figure(high), width = PLOT - figure(high).len());
     let header = ["commit", "measured", "subject", range.as_str(), "median", "change", "runs"];
     let before = std::iter::once(None).chain(points.iter().map(Some));
     let rows = points.iter().zip(before).map(|(point, before)| {
@@ -157,11 +160,15 @@ mod tests {
         assert_eq!(others, 0);
         let text = table(&points, 130);
         let last = text.lines().last().expect("lines");
-        assert!(last.contains("cccccccccccc") && last.contains("+200.0 %") && last.contains(".o "), "{text}");
+        assert!(
+            last.contains("cccccccccccc") && last.contains("+200.0 %") && last.contains(".o "),
+            "{text}"
+        );
         let narrow = table(&points, 80);
         assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
         assert!(
-            narrow.contains("+200.0 %") && narrow.contains("not shown in 80 columns: runs, subject"),
+            narrow.contains("+200.0 %")
+                && narrow.contains("not shown in 80 columns: runs, subject"),
             "{narrow}"
         );
     }

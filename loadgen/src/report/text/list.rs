@@ -12,7 +12,8 @@ use crate::target::subject::Subject;
 /// Returns the stored sessions, a line each. Files are named below the folder of results, as `show`
 /// and `compare` take them.
 pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
-    let header = ["start", "machine", "kind", "commit", "tag", "scenarios", "runs", "valid", "file"];
+    let header =
+        ["start", "machine", "kind", "commit", "tag", "scenarios", "runs", "valid", "file"];
     // The name of a file has its machine, start, commit and tag.
     let table = Table::new(header, header.len(), [1, 0, 3, 4, 5, 6, 7, 2]);
     table.rows(found.iter().map(|Stored { path, document }| {
@@ -92,7 +93,8 @@ mod tests {
         let stored = |document| Stored { path: "r/m/f.json".into(), document };
         let both = [stored(dirty), stored(duel(8, 1.0))];
         let text = table(&both, Path::new("r"), 160);
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert_eq!(lines[1][..4], ["2026-03-01T09:30", "0123456789ab", "quick*", "abcdef012345+"]);
         assert_eq!(lines[1][4..], ["-", "2", "2", "1", "m/f.json"]);
@@ -102,7 +104,8 @@ mod tests {
     #[test]
     fn the_table_fits_80_columns_and_keeps_the_file() {
         let name = "20260301T093000Z-abcdef012345-scaling-of-16-threads.json";
-        let stored = Stored { path: format!("r/0123456789ab/{name}").into(), document: duel(8, 1.0) };
+        let stored =
+            Stored { path: format!("r/0123456789ab/{name}").into(), document: duel(8, 1.0) };
         let text = table(&[stored], Path::new("r"), 80);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains(&format!("0123456789ab/{name}")), "{text}");

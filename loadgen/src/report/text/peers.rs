@@ -33,7 +33,10 @@ pub(crate) fn over_all(document: &Document) -> Blocks {
     let mut notes = origin(document);
     notes.extend(remarks(document));
     notes.extend([String::new(), BIAS.to_owned()]);
-    Blocks::default().table(summary_table(document, first)).legend(legend(document, first)).notes(notes)
+    Blocks::default()
+        .table(summary_table(document, first))
+        .legend(legend(document, first))
+        .notes(notes)
 }
 
 fn scenario_table(document: &Document, scenario: &Scenario, first: &str) -> Table {
@@ -43,7 +46,8 @@ fn scenario_table(document: &Document, scenario: &Scenario, first: &str) -> Tabl
     let columns = header.len();
     let row = |arm: &Arm| {
         let why = || vec![if arm.left_out.is_some() { "left out" } else { "no run" }.to_owned()];
-        let figures = figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why);
+        let figures =
+            figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why);
         let mut row = [vec![arm.name.clone()], figures].concat();
         if is_idle && row.len() + 1 == columns {
             row.push(memory(scenario, &document.runs_of(&scenario.name, &arm.name)));
@@ -72,7 +76,8 @@ fn mostly_idle(document: &Document) -> Option<&Scenario> {
 }
 
 fn legend(document: &Document, first: &str) -> Vec<String> {
-    let name = |scenario: Option<&Scenario>| scenario.map_or("none", |scenario| &scenario.name).to_owned();
+    let name =
+        |scenario: Option<&Scenario>| scenario.map_or("none", |scenario| &scenario.name).to_owned();
     let (rate, idle) = (name(at_a_rate(document)), name(mostly_idle(document)));
     [
         format!(
@@ -96,8 +101,12 @@ fn columns<'a>(document: &'a Document, first: &'a str) -> Vec<Column<'a>> {
     };
     let mut columns: Vec<Column<'a>> = Vec::new();
     if let Some(echo) = document.scenario(ECHO) {
-        let rate = move |arm: &Arm| summary(arm, echo).map_or("-".to_owned(), |one| grouped(one.rate_per_s));
-        let cost = move |arm: &Arm| optional(summary(arm, echo).and_then(|one| one.server_cpu_ns).map(us), 2);
+        let rate = move |arm: &Arm| {
+            summary(arm, echo).map_or("-".to_owned(), |one| grouped(one.rate_per_s))
+        };
+        let cost = move |arm: &Arm| {
+            optional(summary(arm, echo).and_then(|one| one.server_cpu_ns).map(us), 2)
+        };
         columns.push((format!("{ECHO}\nmsg/s"), Box::new(rate)));
         columns.push((format!("{ECHO}\nus/msg"), Box::new(cost)));
     }
@@ -131,11 +140,12 @@ fn summary_table(document: &Document, first: &str) -> Table {
     let figures = ["\np99.9", "\np50", "echo\nus/msg"].into_iter().filter_map(at);
     let optional_columns: Vec<usize> = figures.chain(of_scenarios).chain(at("\nbattery")).collect();
     let row = |arm: &Arm| {
-        let figures = columns.iter().enumerate().map(|(at, (_, figure))| match (&arm.left_out, at) {
-            (None, _) => figure(arm),
-            (Some(_), 0) => "left out".to_owned(),
-            (Some(_), _) => String::new(),
-        });
+        let figures =
+            columns.iter().enumerate().map(|(at, (_, figure))| match (&arm.left_out, at) {
+                (None, _) => figure(arm),
+                (Some(_), 0) => "left out".to_owned(),
+                (Some(_), _) => String::new(),
+            });
         let battery = arm.conformance.map_or("-".to_owned(), counted);
         [arm.name.clone()].into_iter().chain(figures).chain([battery]).collect::<Vec<_>>()
     };
@@ -237,7 +247,9 @@ mod tests {
         let load = echo.parameters.clone();
         let rate = Load { rate_per_s: Some(20_000.0), ..load.clone() };
         let idle = Load { connections: 1, idle: 4000, ..load };
-        let named = |name: &str, load| Scenario::new(name, load, echo.generator.clone(), echo.server.clone());
+        let named = |name: &str, load| {
+            Scenario::new(name, load, echo.generator.clone(), echo.server.clone())
+        };
         document.scenarios = vec![echo.clone(), named(AT_A_RATE, rate), named(MOSTLY_IDLE, idle)];
         let battery = Conformance { ok: 259, lax: 53, wrong: 14, broken: 0, skipped: 26 };
         let arm = |name: &str| Arm { name: name.to_owned(), ..Arm::default() };
@@ -289,7 +301,8 @@ mod tests {
         );
         assert_eq!(text.matches("left out").count(), 5, "{text}");
         assert_eq!(
-            text.matches("INVALID echo slow, idle-4000 slow, rate-20k slow: 0 of 20000 planned").count(),
+            text.matches("INVALID echo slow, idle-4000 slow, rate-20k slow: 0 of 20000 planned")
+                .count(),
             1,
             "{text}"
         );
@@ -301,11 +314,16 @@ mod tests {
         let mut document = document(1.25, 6);
         let long = "a-server-with-a-long-name";
         document.arms[1].name = long.to_owned();
-        document.runs.iter_mut().filter(|run| run.arm == "ws").for_each(|run| run.arm = long.to_owned());
+        document
+            .runs
+            .iter_mut()
+            .filter(|run| run.arm == "ws")
+            .for_each(|run| run.arm = long.to_owned());
         document.runs.iter_mut().for_each(|run| run.rate_per_s *= 1e4);
         let text = peers_text(&document, 80);
-        let rows =
-            text.lines().filter(|line| ["sparring ", long, "server "].iter().any(|s| line.starts_with(s)));
+        let rows = text
+            .lines()
+            .filter(|line| ["sparring ", long, "server "].iter().any(|s| line.starts_with(s)));
         let rows: Vec<&str> = rows.collect();
         assert!(rows.len() >= 12 && rows.iter().all(|row| row.chars().count() <= 80), "{text}");
         assert!(text.contains("not shown in 80 columns: enters /msg"), "{text}");
@@ -337,7 +355,9 @@ mod tests {
     #[test]
     fn where_the_generator_was_the_limit_the_cost_counts_and_the_rate_is_a_bound() {
         let mut document = document(1.25, 6);
-        for run in document.runs.iter_mut().filter(|run| run.arm == "sparring" && run.scenario == "echo") {
+        for run in
+            document.runs.iter_mut().filter(|run| run.arm == "sparring" && run.scenario == "echo")
+        {
             run.rate_per_s = 47_000.0;
             run.invalidate(InvalidKind::BusyGenerator, "the generator was the limit");
         }
@@ -364,11 +384,20 @@ mod tests {
     fn markdown_is_a_table_and_what_must_be_known_of_it() {
         let text = peers_markdown(&document(1.25, 6));
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("| server | echo msg/s | echo us/msg | echo x CPU |"), "{text}");
-        assert_eq!(lines[0].matches('|').count(), lines[1].matches('|').count());
-        assert!(lines[2..6].iter().all(|line| line.matches('|').count() == lines[0].matches('|').count()));
         assert!(
-            text.contains("BIAS") && text.contains("INVALID echo slow") && text.contains("NOTE: arm bun")
+            lines[0].starts_with("| server | echo msg/s | echo us/msg | echo x CPU |"),
+            "{text}"
+        );
+        assert_eq!(lines[0].matches('|').count(), lines[1].matches('|').count());
+        assert!(
+            lines[2..6]
+                .iter()
+                .all(|line| line.matches('|').count() == lines[0].matches('|').count())
+        );
+        assert!(
+            text.contains("BIAS")
+                && text.contains("INVALID echo slow")
+                && text.contains("NOTE: arm bun")
         );
     }
 
@@ -376,6 +405,9 @@ mod tests {
     fn a_session_of_nothing_has_no_table() {
         let mut document = document(1.0, 1);
         document.arms.clear();
-        assert_eq!((peers_text(&document, 120), peers_markdown(&document)), (String::new(), String::new()));
+        assert_eq!(
+            (peers_text(&document, 120), peers_markdown(&document)),
+            (String::new(), String::new())
+        );
     }
 }

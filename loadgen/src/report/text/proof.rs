@@ -12,7 +12,9 @@ pub(crate) fn missed(proof: &Proof) -> Vec<String> {
     if is_false(&proof.any_false) {
         missed.push(format!("identical servers are called changed in {}", rate(&proof.any_false)));
     }
-    for of in proof.metrics.iter().filter(|of| of.twice_found.share().is_some_and(|share| share < POWER)) {
+    for of in
+        proof.metrics.iter().filter(|of| of.twice_found.share().is_some_and(|share| share < POWER))
+    {
         let (scenario, metric, found) = (&of.scenario, of.metric.name(), counted(&of.twice_found));
         missed.push(format!("{scenario} {metric}: twice the threshold is found in {found}"));
     }
@@ -28,7 +30,10 @@ pub(crate) fn proof(proof: &Proof) -> Blocks {
             count(proof.repeated as u64, "attempt"),
             count(proof.spoiled as u64, "pair")
         ),
-        format!("identical servers: {pairs}, as duels of {}: any metric called changed in", proof.block),
+        format!(
+            "identical servers: {pairs}, as duels of {}: any metric called changed in",
+            proof.block
+        ),
         format!("  {}", rate(&proof.any_false)),
     ];
     let mut legend = vec![
@@ -51,8 +56,12 @@ pub(crate) fn proof(proof: &Proof) -> Blocks {
         let (most, least) = (share(FALSE, 0), share(POWER, 0));
         format!("REACHED: at most {most} false, and at least {least} of what is twice the threshold found")
     });
-    blocks
-        .notes(reached.into_iter().chain(missed.into_iter().map(|line| format!("MISSED: {line}"))).collect())
+    blocks.notes(
+        reached
+            .into_iter()
+            .chain(missed.into_iter().map(|line| format!("MISSED: {line}")))
+            .collect(),
+    )
 }
 
 fn metrics(metrics: &[MetricProof]) -> Table {
@@ -78,8 +87,15 @@ fn metrics(metrics: &[MetricProof]) -> Table {
 }
 
 fn slowed_table(slowed: &SlowedProof) -> Table {
-    let header =
-        ["scenario", "metric", "measured", "95 % interval", "regressed: blocks", "95 % interval", "drawn"];
+    let header = [
+        "scenario",
+        "metric",
+        "measured",
+        "95 % interval",
+        "regressed: blocks",
+        "95 % interval",
+        "drawn",
+    ];
     let rows = slowed.measured.iter().zip(&slowed.regressed).map(|(judgement, (_, _, rate))| {
         [
             judgement.scenario.clone(),
@@ -95,7 +111,12 @@ fn slowed_table(slowed: &SlowedProof) -> Table {
 }
 
 fn rate(rate: &Rate) -> String {
-    format!("{} independent blocks; of {} drawn: {}", counted(&rate.blocks), rate.drawn.of, part(&rate.drawn))
+    format!(
+        "{} independent blocks; of {} drawn: {}",
+        counted(&rate.blocks),
+        rate.drawn.of,
+        part(&rate.drawn)
+    )
 }
 
 fn counted(share: &Share) -> String {
@@ -137,7 +158,9 @@ mod tests {
     #[test]
     fn goals_that_are_reached_are_said_to_be() {
         let text = super::tests::text(&example(1.0), 130);
-        for part in ["64 runs recorded", "REACHED", "0 of 3 (0 to 71 %)", "slow-twice: 16 pairs", "+5."] {
+        for part in
+            ["64 runs recorded", "REACHED", "0 of 3 (0 to 71 %)", "slow-twice: 16 pairs", "+5."]
+        {
             assert!(text.contains(part), "{part} not in {text}");
         }
         let widest = text.lines().map(str::len).max().expect("lines");

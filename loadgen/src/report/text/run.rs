@@ -7,8 +7,8 @@ use crate::format::{count, grouped, span};
 use crate::load::Load;
 use crate::report::{Blocks, Field};
 use crate::result::{
-    Censored, Document, Errors, Integrity, Latencies, Latency, MANY_CONNECTIONS, Messages, Run, Scenario,
-    Server, SessionVerdict, percentile,
+    Censored, Document, Errors, Integrity, Latencies, Latency, MANY_CONNECTIONS, Messages, Run,
+    Scenario, Server, SessionVerdict, percentile,
 };
 
 /// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a
@@ -18,7 +18,8 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     let Some(run) = document.runs.last() else { return Blocks::default().notes(notes(document)) };
     let Some(scenario) = document.scenario(&run.scenario) else { return Blocks::default() };
     let trials = Blocks::default();
-    let trials = if document.runs.len() > 1 { trials.table(summary::table(document)) } else { trials };
+    let trials =
+        if document.runs.len() > 1 { trials.table(summary::table(document)) } else { trials };
     trials
         .title(heading(scenario, run))
         .fields([figures(&scenario.parameters, run, percentiles), goals(document)].concat())
@@ -29,28 +30,42 @@ fn remarks(run: &Run) -> Vec<String> {
     let interrupted = "INTERRUPTED: the figures are those of the part that was measured".to_owned();
     let ended = run.ended_early.as_ref().map(|end| {
         let (after, cause) = (span(end.after_ns), &end.cause);
-        format!("ENDED EARLY after {after} of load: {cause}; the figures are those of what was measured")
+        format!(
+            "ENDED EARLY after {after} of load: {cause}; the figures are those of what was measured"
+        )
     });
     let notes = run.notes.iter().map(|note| format!("note: {note}"));
     let invalid = run.invalid_reasons.iter().map(|reason| format!("INVALID: {reason}"));
-    run.interrupted.then_some(interrupted).into_iter().chain(ended).chain(notes).chain(invalid).collect()
+    run.interrupted
+        .then_some(interrupted)
+        .into_iter()
+        .chain(ended)
+        .chain(notes)
+        .chain(invalid)
+        .collect()
 }
 
 fn goals(document: &Document) -> Vec<Field> {
     let Some(SessionVerdict::Goals(goals)) = &document.verdict else { return Vec::new() };
     let judged = goals.thresholds.iter().map(|each| {
-        Field::new("threshold", format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
+        Field::new(
+            "threshold",
+            format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text),
+        )
     });
     let found = goals.find_rate.iter().map(|found| {
-        let rate = found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));
+        let rate =
+            found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));
         Field::new("found", format!("{rate}; {}", found.conclusion))
     });
     judged.chain(found).collect()
 }
 
 fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
-    let mut fields =
-        vec![Field::new("rate", rate(load, run)), Field::new("latency", bounded_latency(run, percentiles))];
+    let mut fields = vec![
+        Field::new("rate", rate(load, run)),
+        Field::new("latency", bounded_latency(run, percentiles)),
+    ];
     if load.rate_per_s.is_some() {
         fields.extend(parts(&run.latency_ns, percentiles));
     }
@@ -69,7 +84,8 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
             format!("a connection was being opened again {times}: {all} in all, {most} at most"),
         )
     }));
-    fields.extend(run.server.as_ref().map(|server| Field::new("server", server_cost(load, server))));
+    fields
+        .extend(run.server.as_ref().map(|server| Field::new("server", server_cost(load, server))));
     fields.extend(run.server.as_ref().and_then(counters));
     fields.push(Field::new("generator", generator(load, run)));
     fields
@@ -161,18 +177,24 @@ fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
         Field::new("cycles", format!("{rate} connections/s ({all} closed and replaced)"))
     });
     let Latencies { tcp_connect, tls_handshake, handshake, .. } = &run.latency_ns;
-    let has_parts = cycles.is_some() || tls_handshake.is_some() || load.connections >= MANY_CONNECTIONS;
-    let parts = [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
+    let has_parts =
+        cycles.is_some() || tls_handshake.is_some() || load.connections >= MANY_CONNECTIONS;
+    let parts =
+        [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
     let parts = parts.filter_map(|(name, part)| Some((name, part.as_ref().filter(|_| has_parts)?)));
     let parts = parts.map(|(name, part)| Field::new(name, latency(part, percentiles)));
     let pings = run.pings.map(|pings| {
-        Field::new("pings", format!("{} sent, {} answered", count(pings.sent), count(pings.answered)))
+        Field::new(
+            "pings",
+            format!("{} sent, {} answered", count(pings.sent), count(pings.answered)),
+        )
     });
     cycles.into_iter().chain(parts).chain(pings).collect()
 }
 
 fn connect(load: &Load, run: &Run) -> String {
-    let (connections, after) = (count(load.all_connections(), "connection"), span(run.phases.connect));
+    let (connections, after) =
+        (count(load.all_connections(), "connection"), span(run.phases.connect));
     format!("{connections} open after {after}; each {}", latency(&run.latency_ns.connect, &[]))
 }
 
@@ -184,8 +206,15 @@ fn echoes(load: &Load, faults: Integrity) -> String {
 }
 
 fn integrity(integrity: Integrity) -> String {
-    let Integrity { lost, lost_with_connection, duplicated, reordered, corrupted, wrong_opcode, unsolicited } =
-        integrity;
+    let Integrity {
+        lost,
+        lost_with_connection,
+        duplicated,
+        reordered,
+        corrupted,
+        wrong_opcode,
+        unsolicited,
+    } = integrity;
     let faults = listed(
         ", ",
         &[
@@ -209,7 +238,8 @@ fn outcomes(messages: Messages) -> String {
         0 => (format!("{all} sent"), " = "),
         _ => (format!("{planned} planned = {all} sent + {left} not sent"), "; sent = "),
     };
-    let outcomes = [(echoed, "echoed"), (wrong, "wrong"), (lost, "lost"), (outstanding, "outstanding")];
+    let outcomes =
+        [(echoed, "echoed"), (wrong, "wrong"), (lost, "lost"), (outstanding, "outstanding")];
     match listed(" + ", &outcomes) {
         Some(outcomes) => format!("{text}{separator}{outcomes}"),
         None => text,
@@ -232,18 +262,22 @@ fn errors(errors: Errors) -> String {
 /// Returns the counts that are not zero; `None` where all are.
 fn listed(separator: &str, counts: &[(u64, &str)]) -> Option<String> {
     let some = counts.iter().filter(|(n, _)| *n > 0);
-    let some: Vec<String> = some.map(|(n, what)| format!("{} {what}", grouped(*n as f64))).collect();
+    let some: Vec<String> =
+        some.map(|(n, what)| format!("{} {what}", grouped(*n as f64))).collect();
     (!some.is_empty()).then(|| some.join(separator))
 }
 
 fn server_cost(load: &Load, server: &Server) -> String {
     let parts = server.user_ns_per_message.zip(server.system_ns_per_message);
-    let switches = server.voluntary_switches_per_message.zip(server.involuntary_switches_per_message);
+    let switches =
+        server.voluntary_switches_per_message.zip(server.involuntary_switches_per_message);
     // With few connections the growth is that of a server that has begun to work.
     let growth = server.rss_bytes_per_connection.filter(|_| load.connections >= MANY_CONNECTIONS);
     let texts = [
         Some(format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3)),
-        parts.map(|(user, system)| format!(" (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3)),
+        parts.map(|(user, system)| {
+            format!(" (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3)
+        }),
         server.enters_per_message(load).map(|enters| format!(", {enters:.3} enters per message")),
         switches.map(|(voluntary, forced)| format!(", {:.3} context switches", voluntary + forced)),
         server.page_faults_per_message.map(|faults| format!(", {faults:.4} page faults")),
@@ -260,7 +294,9 @@ fn counters(server: &Server) -> Option<Field> {
     let counted = counted.map(|(instructions, cycles)| {
         format!("{} instructions, {} cycles per message", grouped(instructions), grouped(cycles))
     });
-    let why = || server.not_counted.as_ref().map(|why| format!("instructions and cycles not counted: {why}"));
+    let why = || {
+        server.not_counted.as_ref().map(|why| format!("instructions and cycles not counted: {why}"))
+    };
     counted.or_else(why).map(|text| Field::new("", text))
 }
 
@@ -312,7 +348,9 @@ mod tests {
         document.verdict = serde_json::from_value(goals).expect("goals");
         let text = super::run(&document, &[]).render(Format::Terminal { width: 80 });
         assert!(
-            text.contains("  threshold  MISSED: p99<1ms: it is 2 ms\n  found      5,000 msg/s; p99 grows"),
+            text.contains(
+                "  threshold  MISSED: p99<1ms: it is 2 ms\n  found      5,000 msg/s; p99 grows"
+            ),
             "{text}"
         );
     }
@@ -326,7 +364,8 @@ mod tests {
         );
         assert!(integrity(Integrity::default()).contains("every one checked"));
         assert_eq!(integrity(Integrity { lost: 1500, ..Integrity::default() }), "1,500 lost");
-        let with_connection = Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() };
+        let with_connection =
+            Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() };
         assert_eq!(integrity(with_connection), "3 lost with their connections");
     }
 
@@ -334,8 +373,15 @@ mod tests {
     fn sums_of_messages_show_every_term_that_is_not_zero() {
         let right = Messages { planned: 1200, sent: 1200, echoed: 1200, ..Messages::default() };
         assert_eq!(outcomes(right), "1,200 sent = 1,200 echoed");
-        let broken =
-            Messages { planned: 9, not_sent: 2, sent: 7, echoed: 4, wrong: 1, lost: 1, outstanding: 1 };
+        let broken = Messages {
+            planned: 9,
+            not_sent: 2,
+            sent: 7,
+            echoed: 4,
+            wrong: 1,
+            lost: 1,
+            outstanding: 1,
+        };
         assert_eq!(
             outcomes(broken),
             "9 planned = 7 sent + 2 not sent; sent = 4 echoed + 1 wrong + 1 lost + 1 outstanding"
@@ -344,7 +390,13 @@ mod tests {
 
     #[test]
     fn percentiles_that_the_sample_does_not_carry_are_not_shown() {
-        let few = Latency { count: 300, p50: Some(5_000), max: 9_000, mean: 5_500.0, ..Latency::default() };
+        let few = Latency {
+            count: 300,
+            p50: Some(5_000),
+            max: 9_000,
+            mean: 5_500.0,
+            ..Latency::default()
+        };
         assert_eq!(latency(&few, &[]), "p50 5.0 us  max 9.0 us  mean 5.5 us");
         let censored = Some(Censored { count: 3, exact_up_to: 80.0 });
         assert_eq!(marked(&few, &[], censored), "p50 5.0 us  max >=9.0 us  mean >=5.5 us");
@@ -353,7 +405,8 @@ mod tests {
 
     #[test]
     fn chosen_percentiles_are_shown_or_named_as_missing() {
-        let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 1_000_000, 3).expect("bounds");
+        let mut histogram =
+            hdrhistogram::Histogram::<u64>::new_with_bounds(1, 1_000_000, 3).expect("bounds");
         (1..=1000).for_each(|ns| histogram.record(ns).expect("in range"));
         let shown = latency(&Latency::of(&histogram), &[25.0, 87.5, 99.9]);
         assert!(

@@ -11,7 +11,10 @@ fn spread(Spread { p50, p99, max }: Spread) -> String {
 /// Returns how exact this machine keeps time.
 pub(crate) fn heading(report: &Report) -> Vec<Field> {
     vec![
-        Field::new("timer", format!("a sleep of 1 ms ends late by {}", spread(report.timer_error_ns))),
+        Field::new(
+            "timer",
+            format!("a sleep of 1 ms ends late by {}", spread(report.timer_error_ns)),
+        ),
         Field::new("clock", format!("a look at it takes {:.0} ns", report.clock_ns)),
     ]
 }
@@ -19,8 +22,11 @@ pub(crate) fn heading(report: &Report) -> Vec<Field> {
 /// Returns what a server that stood still was reported as.
 pub(crate) fn stall(of: &Stall) -> Vec<Field> {
     let rate = grouped(of.rate_per_s);
-    let stood =
-        format!("the server stood still for {} of {} at {rate} msg/s", span(of.stall_ns), span(of.window_ns));
+    let stood = format!(
+        "the server stood still for {} of {} at {rate} msg/s",
+        span(of.stall_ns),
+        span(of.window_ns)
+    );
     let mut lines = vec![
         Field::new("lag", format!("at {rate} msg/s {}", spread(of.lag_ns))),
         Field::new("stall", format!("{}: {stood}", word(of.finding()))),
@@ -61,7 +67,11 @@ fn word(finding: Finding) -> &'static str {
 pub(crate) fn conclusion(finding: Finding) -> &'static str {
     match finding {
         Finding::Right => "The generator measures what it says.",
-        Finding::Wrong => "WRONG: the generator does not measure what it says here; please report this.",
-        Finding::Disturbed => "DISTURBED: the machine is too busy to tell; see sparring-loadgen doctor.",
+        Finding::Wrong => {
+            "WRONG: the generator does not measure what it says here; please report this."
+        }
+        Finding::Disturbed => {
+            "DISTURBED: the machine is too busy to tell; see sparring-loadgen doctor."
+        }
     }
 }

@@ -24,7 +24,9 @@ pub(crate) fn session(document: &Document, comparison: Option<&Conclusion>) -> B
         }
         Presentation::Noise => noise(document).notes(notes(document)),
         Presentation::Figures | Presentation::Correctness => summary::summary(document),
-        Presentation::Peers => peers::each(document).title("all of them").then(peers::over_all(document)),
+        Presentation::Peers => {
+            peers::each(document).title("all of them").then(peers::over_all(document))
+        }
         Presentation::Arms => side_by_side::side_by_side(document),
     }
 }
@@ -49,11 +51,15 @@ pub(crate) fn stored(stored: &Stored, comparison: Option<&Conclusion>) -> Blocks
 /// Returns what is known of a session beside its figures.
 pub(crate) fn fields(document: &Document) -> Vec<Field> {
     let Document { session, machine, tool, arms, subject, .. } = document;
-    let Machine { id, cpu, cores, threads, memory_bytes, kernel, governor, virtualisation, .. } = machine;
+    let Machine { id, cpu, cores, threads, memory_bytes, kernel, governor, virtualisation, .. } =
+        machine;
     let tag = session.tag.as_ref().map(|tag| format!(", tag {tag}")).unwrap_or_default();
     let governor = governor.as_ref().map(|name| format!(", governor {name}")).unwrap_or_default();
     let mut fields = vec![
-        Field::new("measured", format!("{}, {:.0} s{tag}", session.start, session.duration_ns as f64 / 1e9)),
+        Field::new(
+            "measured",
+            format!("{}, {:.0} s{tag}", session.start, session.duration_ns as f64 / 1e9),
+        ),
         Field::new(
             "machine",
             format!(
@@ -88,7 +94,8 @@ pub(crate) fn server(subject: &Subject) -> String {
     let command = subject.command.as_deref().unwrap_or("not started by the generator");
     let dirty = if subject.dirty == Some(true) { " with changes" } else { "" };
     let build = subject.build.as_ref().map(|build| format!(", {build}")).unwrap_or_default();
-    let engine = subject.engine.as_ref().map(|engine| format!(", engine {engine}")).unwrap_or_default();
+    let engine =
+        subject.engine.as_ref().map(|engine| format!(", engine {engine}")).unwrap_or_default();
     format!("{command} (commit {}{dirty}{build}{engine})", commit(subject.commit.as_deref()))
 }
 
@@ -177,13 +184,21 @@ mod tests {
     #[test]
     fn a_session_is_shown_with_its_machine_and_its_servers() {
         let single = shown(example::document());
-        for part in
-            ["r/m/f.json\n", "2026-03-01", "AMD EPYC", "uring", "commit abcdef012345, release", "echo / tcp"]
-        {
+        for part in [
+            "r/m/f.json\n",
+            "2026-03-01",
+            "AMD EPYC",
+            "uring",
+            "commit abcdef012345, release",
+            "echo / tcp",
+        ] {
             assert!(single.contains(part), "{part} not in {single}");
         }
         let duel = shown(duel(8, 1.06));
-        assert!(duel.contains("\n  A          sparring-server") && duel.contains("REGRESSED"), "{duel}");
+        assert!(
+            duel.contains("\n  A          sparring-server") && duel.contains("REGRESSED"),
+            "{duel}"
+        );
     }
 
     #[test]
@@ -192,13 +207,17 @@ mod tests {
         let given = |_: &Scenario, _| Threshold { relative: 0.25, source: ThresholdSource::Given };
         let conclusion = Conclusion::of_arms(&document, &given);
         let text = session(&document, Some(&conclusion)).render(WIDE);
-        assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains(" 2.0 %"), "{text}");
+        assert!(
+            text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains(" 2.0 %"),
+            "{text}"
+        );
     }
 
     #[test]
     fn several_servers_are_shown_side_by_side() {
         let mut document = duel(8, 1.25);
-        (document.session.kind, document.session.suite) = (SessionKind::Suite, Some("engines".to_owned()));
+        (document.session.kind, document.session.suite) =
+            (SessionKind::Suite, Some("engines".to_owned()));
         for (arm, name) in document.arms.iter_mut().zip(["epoll", "uring"]) {
             let own = document.runs.iter_mut().filter(|run| run.arm == arm.name);
             own.for_each(|run| run.arm = name.to_owned());
@@ -207,8 +226,14 @@ mod tests {
         let engines = built_in().into_iter().find(|one| one.name == "engines").expect("built in");
         document.session.experiment = Some(engines.record());
         let text = session(&document, None).render(Format::Terminal { width: 80 });
-        assert!(text.contains("/ epoll's (95 %)") && text.contains("\nserver-cpu: uring / epoll "), "{text}");
-        assert!(text.lines().any(|line| line.starts_with("      ") && line.ends_with("regressed")), "{text}");
+        assert!(
+            text.contains("/ epoll's (95 %)") && text.contains("\nserver-cpu: uring / epoll "),
+            "{text}"
+        );
+        assert!(
+            text.lines().any(|line| line.starts_with("      ") && line.ends_with("regressed")),
+            "{text}"
+        );
         assert!(text.contains("MISSED"), "{text}");
     }
 
@@ -216,7 +241,8 @@ mod tests {
     fn every_kind_of_session_has_its_tables_in_markdown() {
         let mut noisy = duel(10, 1.0);
         noisy.session.kind = SessionKind::Aa;
-        noisy.verdict = Some(SessionVerdict::Comparison(Conclusion::of_noise(of_session(&noisy, 8))));
+        noisy.verdict =
+            Some(SessionVerdict::Comparison(Conclusion::of_noise(of_session(&noisy, 8))));
         let mut counted = example::document();
         counted.session.kind = SessionKind::Count;
         counted.counts = vec![Count {
@@ -232,7 +258,8 @@ mod tests {
         let mut peers = arms.clone();
         peers.session.suite = Some("peers".to_owned());
         for document in [example::document(), duel(10, 1.0), noisy, counted, single, arms, peers] {
-            let comparison = Conclusion::of_arms(&document, &crate::compare::sides::default_thresholds);
+            let comparison =
+                Conclusion::of_arms(&document, &crate::compare::sides::default_thresholds);
             let text = session(&document, Some(&comparison)).render(Format::Markdown);
             let mut lines = text.lines().skip_while(|line| !line.starts_with('|'));
             let (header, rule) = (lines.next().expect("a table"), lines.next().expect("a rule"));
@@ -251,8 +278,12 @@ mod tests {
                 rate.message_bytes
             )
         );
-        let raw =
-            Load { transport: Transport::Tcp, message_bytes: 2048.into(), pipeline: 3, ..Load::default() };
+        let raw = Load {
+            transport: Transport::Tcp,
+            message_bytes: 2048.into(),
+            pipeline: 3,
+            ..Load::default()
+        };
         assert!(load(&raw).ends_with(" x 3, 2 KiB of a raw stream"), "{}", load(&raw));
     }
 }

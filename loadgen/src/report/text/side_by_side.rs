@@ -26,14 +26,20 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
     for scenario in &document.scenarios {
         let mut shown = scenario.name.as_str();
         for (Arm { name, .. }, comparison) in document.arms.iter().zip(&comparisons) {
-            let Some(figures) = figures(document, scenario, [name, first], is_sound) else { continue };
+            let Some(figures) = figures(document, scenario, [name, first], is_sound) else {
+                continue;
+            };
             let verdict = if name == first { String::new() } else { verdict(comparison, scenario) };
             let names = vec![std::mem::take(&mut shown).to_owned(), name.clone()];
             rows.push([names, figures, vec![verdict]].concat());
         }
     }
     let table = Table::new(header, 2, [4, 7, 9, 6, 3]).rows(rows);
-    Blocks::default().table(table).legend(legend(document)).notes(notes(document)).then(promises(document))
+    Blocks::default()
+        .table(table)
+        .legend(legend(document))
+        .notes(notes(document))
+        .then(promises(document))
 }
 
 /// Returns the verdict over the judged metrics of a scenario. A change that is not one of the
@@ -60,8 +66,8 @@ pub(super) fn first(document: &Document) -> Option<&str> {
 
 /// Returns the header of a table of arms: names, then the columns of [`figures`].
 pub(super) fn header(names: &[&str], first: &str) -> Vec<String> {
-    let figures =
-        ["\nmsg/s", "server\nus/msg", "enters\n/msg", "p50\nus", "p99\nus", "p99.9\nus"].map(str::to_owned);
+    let figures = ["\nmsg/s", "server\nus/msg", "enters\n/msg", "p50\nus", "p99\nus", "p99.9\nus"]
+        .map(str::to_owned);
     let over_first = ["server CPU", "p50"].map(|what| format!("{what}\n/ {first}'s (95 %)"));
     let names = names.iter().map(|name| format!("\n{name}"));
     names.chain(figures).chain(over_first).chain(["valid\nrounds".to_owned()]).collect()
@@ -84,7 +90,8 @@ pub(super) fn figures(
         (0, false) => (">", "limited".to_owned()),
         _ => ("", format!("{sound} of {}", runs.len())),
     };
-    let relative = |metric, counts| relative(document, scenario, metric, [arm, first], counts, shown_ratio);
+    let relative =
+        |metric, counts| relative(document, scenario, metric, [arm, first], counts, shown_ratio);
     Some(vec![
         format!("{bound}{}", grouped(summary.rate_per_s)),
         optional(summary.server_cpu_ns.map(us), 2),
@@ -114,7 +121,8 @@ pub(super) fn relative(
     counts: fn(&Run) -> bool,
     shown: fn(Estimate) -> String,
 ) -> String {
-    let itself = || document.runs_of(&scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
+    let itself =
+        || document.runs_of(&scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
     let of = |arm| Figure { scenario: &scenario.name, arm, metric };
     let other = || of(arm).over(of(first), document, counts).map(shown);
     if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
@@ -132,7 +140,9 @@ fn legend(document: &Document) -> Vec<String> {
          thresholds: the noise of the machine does not raise them."
             .to_owned(),
     );
-    legend.extend((rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned()));
+    legend.extend(
+        (rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned()),
+    );
     legend
 }
 
@@ -171,7 +181,10 @@ mod tests {
             run.invalid_reasons = vec!["The generator was the limit.".to_owned()];
         }
         let text = text(&document, 120);
-        assert!(text.lines().any(|line| line.contains(" slow ") && line.contains("INVALID")), "{text}");
+        assert!(
+            text.lines().any(|line| line.contains(" slow ") && line.contains("INVALID")),
+            "{text}"
+        );
         let note = "INVALID echo quick, echo slow: The generator was the limit. (and 19 like it)";
         assert_eq!(text.matches(note).count(), 1, "{text}");
     }
@@ -199,7 +212,10 @@ mod tests {
         let text = super::tests::text(&document, 80);
         let (table, _) = text.split_once("10 rounds").expect("remarks");
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
-        assert!(table.contains("/ quick's (95 %)") && table.contains("not shown in 80 columns"), "{table}");
+        assert!(
+            table.contains("/ quick's (95 %)") && table.contains("not shown in 80 columns"),
+            "{table}"
+        );
     }
 
     #[test]

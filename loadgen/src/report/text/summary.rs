@@ -52,7 +52,8 @@ fn row(summary: &Summary) -> Vec<String> {
 /// Only pairs that are there, on the server's default engine, and valid on both sides.
 fn derived_lines(document: &Document) -> Vec<String> {
     let summaries = Summary::all(document);
-    let find = |name: &str| summaries.iter().find(|summary| summary.scenario == name && summary.valid);
+    let find =
+        |name: &str| summaries.iter().find(|summary| summary.scenario == name && summary.valid);
     let mut lines = Vec::new();
     for (ws, tcp) in [("echo", "tcp"), ("pipeline", "tcp-pipeline")] {
         let ratio = || Some(find(ws)?.server_cpu_ns? / find(tcp)?.server_cpu_ns?);
@@ -65,7 +66,9 @@ fn derived_lines(document: &Document) -> Vec<String> {
     for name in ["echo", "pipeline"] {
         let ratio = || Some(find(name)?.client_cpu_ns / find(name)?.server_cpu_ns?);
         if let Some(ratio) = ratio() {
-            lines.push(format!("{name}: the generator spends {ratio:.2} of the server's CPU per message"));
+            lines.push(format!(
+                "{name}: the generator spends {ratio:.2} of the server's CPU per message"
+            ));
         }
     }
     lines

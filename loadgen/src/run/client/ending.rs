@@ -139,8 +139,8 @@ impl Client {
             } else {
                 self.lost_at_once(link, &why);
             }
-            let is_early =
-                self.phase == WorkerPhase::Connecting || (self.phase == WorkerPhase::Waiting && !has_lived);
+            let is_early = self.phase == WorkerPhase::Connecting
+                || (self.phase == WorkerPhase::Waiting && !has_lived);
             if is_early && !self.shared.load.reconnect {
                 self.phase = WorkerPhase::Waiting;
                 return self.report_failure(|opened| RunError::LostEarly { cause: why, opened });
@@ -199,9 +199,15 @@ impl Client {
                 } += 1;
                 self.lose(link, describe(cause));
             }
-            (Stage::Handshaking { .. }, Cause::Layer(_)) => self.not_open(link, describe(cause), true),
+            (Stage::Handshaking { .. }, Cause::Layer(_)) => {
+                self.not_open(link, describe(cause), true);
+            }
             (Stage::Handshaking { .. }, _) => {
-                self.not_open(link, format!("the server {} without answering", describe(cause)), true);
+                self.not_open(
+                    link,
+                    format!("the server {} without answering", describe(cause)),
+                    true,
+                );
             }
             _ => {}
         }
@@ -261,7 +267,8 @@ impl Client {
         // An overloaded server may work off other connections first.
         let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.load.burst()));
         let is_silent = has_waited(*heard_at) && !is_overloaded;
-        let lost = ledger.give_up(|times, overtaken| overtaken || (is_silent && has_waited(times.sent)));
+        let lost =
+            ledger.give_up(|times, overtaken| overtaken || (is_silent && has_waited(times.sent)));
         self.outstanding -= u64::from(lost);
         self.tally.integrity.lost += u64::from(lost);
         let window = &shared.window;
@@ -281,9 +288,15 @@ impl Client {
         if let Some((link, state)) =
             self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())
         {
-            return Some(format!("connection {}: {:?}", self.shard.number(link as u32), state.ledger));
+            return Some(format!(
+                "connection {}: {:?}",
+                self.shard.number(link as u32),
+                state.ledger
+            ));
         }
-        let sum = |count: fn(&Ledger) -> u64| self.links.iter().map(|link| count(&link.ledger)).sum::<u64>();
+        let sum = |count: fn(&Ledger) -> u64| {
+            self.links.iter().map(|link| count(&link.ledger)).sum::<u64>()
+        };
         let tally = &self.tally;
         let counts = [
             ("sent", tally.sent.total, sum(Ledger::next)),

@@ -341,7 +341,8 @@ impl Client {
     }
 
     fn write_gauges(&self) {
-        let Gauges { open, sent, received, outstanding, faults, .. } = &self.shared.gauges[self.worker];
+        let Gauges { open, sent, received, outstanding, faults, .. } =
+            &self.shared.gauges[self.worker];
         open.store(self.open as u64, Ordering::Relaxed);
         sent.store(self.tally.sent.total, Ordering::Relaxed);
         received.store(self.tally.received.total, Ordering::Relaxed);
@@ -399,7 +400,9 @@ impl Handler for Client {
         self.begin_turn(w.now());
         let link = tag as u32;
         let to = self.address_of(link).map(|index| self.shared.addresses[index]);
-        if let (Some(to), Stage::Connecting { failures, .. }) = (to, &mut self.links[link as usize].stage) {
+        if let (Some(to), Stage::Connecting { failures, .. }) =
+            (to, &mut self.links[link as usize].stage)
+        {
             failures.push((to, error));
         }
         if self.is_over() || !self.connect(link, w) {
@@ -500,7 +503,9 @@ impl Handler for Client {
         match self.phase {
             WorkerPhase::Connecting => self.connect_more(w),
             WorkerPhase::Loading if self.schedule.is_some() => self.send_due(w),
-            WorkerPhase::Loading if self.position == Position::After || self.budget == 0 => self.end_load(w),
+            WorkerPhase::Loading if self.position == Position::After || self.budget == 0 => {
+                self.end_load(w);
+            }
             WorkerPhase::Loading if !self.dirty.is_empty() => self.refill(w),
             WorkerPhase::Closing if self.live == 0 => w.stop(),
             _ => {}

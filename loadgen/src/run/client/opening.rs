@@ -61,7 +61,9 @@ impl Client {
 
     /// Returns the index of the address that a connection is being made to, where one is left.
     pub(super) fn address_of(&self, link: u32) -> Option<usize> {
-        let Stage::Connecting { first, failures, .. } = &self.links[link as usize].stage else { return None };
+        let Stage::Connecting { first, failures, .. } = &self.links[link as usize].stage else {
+            return None;
+        };
         next_address(*first, failures.len(), self.shared.addresses.len())
     }
 
@@ -74,7 +76,12 @@ impl Client {
         let source = sources.get(self.shard.number(link) as usize % sources.len().max(1));
         let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
         let from = source.map(|&ip| url::source(ip, scope));
-        w.connect(Connect { to, from, tag: link.into(), timeout: self.shared.load.connect_timeout });
+        w.connect(Connect {
+            to,
+            from,
+            tag: link.into(),
+            timeout: self.shared.load.connect_timeout,
+        });
         true
     }
 
@@ -107,7 +114,12 @@ impl Client {
     }
 
     /// Reads more of the response. Returns the number of its `bytes` once it is complete.
-    pub(super) fn read_response(&mut self, link: u32, bytes: &[u8], out: &mut Output<'_>) -> Option<usize> {
+    pub(super) fn read_response(
+        &mut self,
+        link: u32,
+        bytes: &[u8],
+        out: &mut Output<'_>,
+    ) -> Option<usize> {
         let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
         };
@@ -219,7 +231,9 @@ impl Client {
         if !self.shared.load.reconnect || self.is_over() {
             return;
         }
-        if self.phase == WorkerPhase::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
+        if self.phase == WorkerPhase::Connecting
+            && self.now.since(since) >= self.shared.load.answer_timeout
+        {
             // The load needs all connections, and this one cannot be opened.
             self.phase = WorkerPhase::Waiting;
             let after = self.now.since(since);
@@ -239,7 +253,8 @@ impl Client {
 /// Returns the time until a connection is reopened after this many failed attempts. Half of it is
 /// random, so that connections that were lost together are not reopened together.
 fn back_off(attempts: u32, random: u64) -> Duration {
-    let longest = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LAST_RETRY);
+    let longest =
+        FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LAST_RETRY);
     longest.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
 }
 

@@ -31,12 +31,15 @@ impl Client {
                         self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
                     }
                 }
-                Ok(Some(Event::Ping(ping))) => self.outgoing.control(Opcode::Pong, ping.payload(), out),
+                Ok(Some(Event::Ping(ping))) => {
+                    self.outgoing.control(Opcode::Pong, ping.payload(), out);
+                }
                 Ok(Some(Event::Pong(_))) => self.tally.pings.answered += 1,
                 Ok(Some(Event::Close(close))) => return self.peer_closes(c.link, &close, out),
                 Ok(None) => return,
                 Err(error) => {
-                    let detail = format!("broke the protocol: {error} (RFC 6455 {})", error.section());
+                    let detail =
+                        format!("broke the protocol: {error} (RFC 6455 {})", error.section());
                     self.outgoing.close(Some(error.close_code()), out);
                     self.tally.errors.protocol += 1;
                     return self.end(c.link, detail, out);
@@ -54,8 +57,9 @@ impl Client {
                 return self.end(link, "sent more bytes than it was sent".to_owned(), out);
             }
             let (got, content) = (state.arriving.got(), &self.shared.content);
-            let oldest =
-                || content.len_of(self.shard.number(link), state.ledger.oldest().unwrap_or_default());
+            let oldest = || {
+                content.len_of(self.shard.number(link), state.ledger.oldest().unwrap_or_default())
+            };
             let len = content.only_len().unwrap_or_else(oldest);
             let (piece, rest) = bytes.split_at(bytes.len().min(len - got));
             let last = got + piece.len() == len;
@@ -154,7 +158,8 @@ impl Client {
     #[cold]
     fn is_true_echo(&mut self, link: u32, judged: Judged) -> bool {
         let held = &mut self.links[link as usize].held;
-        let Some(held) = held.take_if(|held| judged.sound && judged.sequence == Some(held.0)) else {
+        let Some(held) = held.take_if(|held| judged.sound && judged.sequence == Some(held.0))
+        else {
             return false;
         };
         self.tally.integrity.duplicated -= 1;

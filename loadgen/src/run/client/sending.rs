@@ -60,7 +60,12 @@ impl Client {
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let unwritten = state.unwritten..state.ledger.next();
-        let left = self.outgoing.send(&self.shared.content, self.shard.number(link), unwritten.clone(), out);
+        let left = self.outgoing.send(
+            &self.shared.content,
+            self.shard.number(link),
+            unwritten.clone(),
+            out,
+        );
         state.unwritten = left;
         if left != unwritten.end {
             self.write_later(link, left != unwritten.start);
@@ -129,7 +134,8 @@ impl Client {
 
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
         let state = &self.links[link as usize];
-        let room = self.shared.load.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
+        let room =
+            self.shared.load.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
         let count = u64::from(room).min(self.budget) as u32;
         self.spend(count, position);
         self.enter(link, Times { due: now, sent: now }, count, position, out);
@@ -137,7 +143,14 @@ impl Client {
 
     /// Counts messages as sent, and writes them.
     #[inline]
-    fn enter(&mut self, link: u32, times: Times, count: u32, position: Position, out: &mut Output<'_>) {
+    fn enter(
+        &mut self,
+        link: u32,
+        times: Times,
+        count: u32,
+        position: Position,
+        out: &mut Output<'_>,
+    ) {
         let state = &mut self.links[link as usize];
         let mut lost = 0;
         for _ in 0..count {
@@ -181,7 +194,9 @@ impl Client {
             if due > now {
                 return self.wake_at(due, w);
             }
-            let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
+            let Some(link) = self.with_room(link) else {
+                return self.wait_for_room(now, position, w);
+            };
             if let Some(since) = self.blocked_since.take() {
                 self.downtime = (since, now);
             }
@@ -198,7 +213,13 @@ impl Client {
     }
 
     /// Sends the message that is due. Returns false where the connection takes none any more.
-    fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) -> bool {
+    fn send_one(
+        &mut self,
+        link: u32,
+        times: Times,
+        position: Position,
+        w: &mut Worker<'_, Self>,
+    ) -> bool {
         let Some(id) = self.links[link as usize].id else { return false };
         if w.with(id, |_, out| self.enter(link, times, 1, position, out)).is_none() {
             return false;
@@ -232,7 +253,10 @@ impl Client {
         while let Some(link) = self.dirty.pop() {
             let state = &mut self.links[link as usize];
             state.is_dirty = false;
-            if matches!(state.stage, Stage::Open) && state.left == 0 && state.ledger.outstanding() == 0 {
+            if matches!(state.stage, Stage::Open)
+                && state.left == 0
+                && state.ledger.outstanding() == 0
+            {
                 self.retire(link, self.position, w);
             }
         }

@@ -199,10 +199,14 @@ enum Owner {
 /// Judges sockets that listened before the server's `own` ones were looked at; `now` tells which
 /// listen afterwards.
 ///
-/// The server holds a socket from before it listens on it. So one that listened, was not among the
-/// server's, and still listens is somebody else's. One that is gone may have been the server's,
-/// which tried its port before it opened it for good.
-fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> BTreeSet<u64>) -> Owner {
+/// The server holds a socket before it listens on it. So a socket that listened, was not among the
+/// server's, and still listens belongs to another program. One that is gone may have been the
+/// server's, which tried its port before it opened it for good.
+fn owner(
+    listeners: &BTreeSet<u64>,
+    own: &BTreeSet<u64>,
+    now: impl FnOnce() -> BTreeSet<u64>,
+) -> Owner {
     let others: BTreeSet<u64> = listeners.difference(own).copied().collect();
     if others.is_empty() {
         Owner::Server
@@ -264,7 +268,11 @@ impl Server {
                 return Err(SpawnError::Ended { status, said: server.stderr_tail(), port_in_use });
             }
             if began.elapsed() > timeout {
-                return Err(SpawnError::NotListening { at, after: timeout, said: server.stderr_tail() });
+                return Err(SpawnError::NotListening {
+                    at,
+                    after: timeout,
+                    said: server.stderr_tail(),
+                });
             }
             if !wait() {
                 return Err(SpawnError::Interrupted);
@@ -478,7 +486,8 @@ fn lock(output: &Mutex<ServerOutput>) -> MutexGuard<'_, ServerOutput> {
 }
 
 fn parse_counters(line: &str) -> BTreeMap<String, u64> {
-    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap_or_default();
+    let fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(line).unwrap_or_default();
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
 }
 
@@ -500,7 +509,8 @@ fn answers(url: &Url, at: SocketAddr) -> bool {
 fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let nonce = *b"is anybody there";
     let (host, target) = (&url.host_field(), &url.target);
-    let request = handshake::Request { host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
+    let request =
+        handshake::Request { host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
     let (mut bytes, mut response) = (Vec::new(), handshake::FinalResponse::default());
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
@@ -526,7 +536,10 @@ mod tests {
     #[test]
     fn a_port_that_was_only_tried_is_no_strangers() {
         let set = |inodes: &[u64]| inodes.iter().copied().collect::<BTreeSet<u64>>();
-        assert_eq!(owner(&set(&[1]), &set(&[1, 2]), || unreachable!("it is clear already")), Owner::Server);
+        assert_eq!(
+            owner(&set(&[1]), &set(&[1, 2]), || unreachable!("it is clear already")),
+            Owner::Server
+        );
         // Socket 1 was closed between both looks, and 2 opened for good.
         assert_eq!(owner(&set(&[1]), &set(&[2]), || set(&[2])), Owner::Gone);
         assert_eq!(owner(&set(&[1]), &set(&[2]), || set(&[1, 2])), Owner::Stranger);
@@ -534,7 +547,8 @@ mod tests {
 
     #[test]
     fn commands_are_split_as_a_shell_would() {
-        let spawn = Spawn::parse("server --listen 127.0.0.1:{port} --name 'a b'").expect("a command");
+        let spawn =
+            Spawn::parse("server --listen 127.0.0.1:{port} --name 'a b'").expect("a command");
         let words: Vec<String> = spawn.words(7).collect();
         assert_eq!(words, ["server", "--listen", "127.0.0.1:7", "--name", "a b"]);
         assert!(matches!(Spawn::parse("  "), Err(SpawnError::Command(_))));
@@ -546,7 +560,10 @@ mod tests {
         let line = "listening on ws://[::1]:9001/ (engine uring, 2 threads, congestion reno)";
         assert_eq!(announced(line, "engine").as_deref(), Some("uring"));
         assert_eq!(announced(line, "congestion").as_deref(), Some("reno"));
-        assert_eq!(announced("listening on ws://h:1/ (engine epoll, 1 thread)", "congestion"), None);
+        assert_eq!(
+            announced("listening on ws://h:1/ (engine epoll, 1 thread)", "congestion"),
+            None
+        );
         assert_eq!(announced("listening on port 9001", "engine"), None);
     }
 
@@ -559,7 +576,10 @@ mod tests {
         assert_eq!(said.stderr.len(), KEPT_LINES);
         assert_eq!(said.stderr.back().map(String::as_str), Some("19"));
         let counters = parse_counters(said.counters.as_deref().expect("heard"));
-        assert_eq!(counters, BTreeMap::from([("enters".to_owned(), 2), ("messages".to_owned(), 5)]));
+        assert_eq!(
+            counters,
+            BTreeMap::from([("enters".to_owned(), 2), ("messages".to_owned(), 5)])
+        );
         assert!(parse_counters("{not json").is_empty());
     }
 
@@ -572,7 +592,9 @@ mod tests {
             "Web server failed to start. Port 8080 was already in use.",
         ];
         assert!(messages.into_iter().all(says_port_in_use));
-        assert!(!says_port_in_use("in use: 5 MB") && !says_port_in_use("permission denied: port 80"));
+        assert!(
+            !says_port_in_use("in use: 5 MB") && !says_port_in_use("permission denied: port 80")
+        );
     }
 
     #[test]

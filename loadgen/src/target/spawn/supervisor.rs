@@ -25,8 +25,9 @@ use std::thread;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid, getrlimit, kill_process,
-    kill_process_group, set_child_subreaper, set_parent_process_death_signal, setrlimit, wait,
+    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid, getrlimit,
+    kill_process, kill_process_group, set_child_subreaper, set_parent_process_death_signal,
+    setrlimit, wait,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -98,7 +99,8 @@ fn supervise(command: &[OsString]) -> io::Result<()> {
         let folder = cgroup.as_ref().map(Cgroup::folder).unwrap_or_else(|| "".as_ref());
         // Where the generator is gone, the commands end.
         let _ = writeln!(generator, "{} {}", child.id(), folder.display());
-        let (leader, cgroup, commands) = (Pid::from_child(&child), cgroup.clone(), generator.try_clone()?);
+        let (leader, cgroup, commands) =
+            (Pid::from_child(&child), cgroup.clone(), generator.try_clone()?);
         thread::Builder::new().spawn(move || apply_commands(leader, cgroup.as_ref(), commands))?;
         wait_for_all(&child)
     });
@@ -164,8 +166,9 @@ fn apply_commands(leader: Pid, cgroup: Option<&Cgroup>, mut commands: UnixStream
 /// Sends a signal to the process group of `leader` and to all processes that have left it.
 fn signal_server(leader: Pid, signal: Signal) {
     let group = leader.as_raw_nonzero().get().cast_unsigned();
-    let (members, others): (Vec<_>, Vec<_>) =
-        procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == group);
+    let (members, others): (Vec<_>, Vec<_>) = procfs::descendants(std::process::id())
+        .into_iter()
+        .partition(|(_, stat)| stat.group == group);
     // The number of an empty group may belong to another one. Ended targets are no error.
     if !members.is_empty() {
         let _ = kill_process_group(leader, signal);

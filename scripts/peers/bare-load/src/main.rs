@@ -11,7 +11,8 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 struct Connection {
@@ -63,7 +64,8 @@ impl Count<'_> {
         let mut bytes = vec![0u8; 64 << 10];
         while Instant::now() < end {
             // SAFETY: the array has the given length and outlives the call.
-            let n = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), events.len() as i32, 100) };
+            let n =
+                unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), events.len() as i32, 100) };
             for event in &events[..check(n) as usize] {
                 let c = &mut all[event.u64 as usize];
                 let got = c.stream.read(&mut bytes).expect("echoes");
@@ -92,7 +94,9 @@ fn open(addr: &str, epoll: i32, index: usize) -> Connection {
     assert!(head.starts_with(b"HTTP/1.1 101"), "the handshake was refused");
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: index as u64 };
     // SAFETY: the event outlives the call, which copies it.
-    check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, stream.as_raw_fd(), &raw mut event) });
+    check(unsafe {
+        libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, stream.as_raw_fd(), &raw mut event)
+    });
     Connection { stream, partial: 0 }
 }
 

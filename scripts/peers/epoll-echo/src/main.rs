@@ -41,7 +41,8 @@ fn main() -> io::Result<()> {
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     watch(epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
     println!("listening on ws://{}/", listener.local_addr()?);
-    let mut server = Server { epoll, connections: Vec::new(), buffer: vec![0; BUFFER].into_boxed_slice() };
+    let mut server =
+        Server { epoll, connections: Vec::new(), buffer: vec![0; BUFFER].into_boxed_slice() };
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
     loop {
         // SAFETY: the array has the given length and outlives the call.

@@ -61,7 +61,11 @@ pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
             echoes.replies = payload - header..payload - header;
         }
         let at = echoes.replies.end;
-        write_header(&mut bytes[at..at + header], if opcode == 9 { 10 } else { opcode }, frame.payload);
+        write_header(
+            &mut bytes[at..at + header],
+            if opcode == 9 { 10 } else { opcode },
+            frame.payload,
+        );
         if at + header < payload {
             bytes.copy_within(payload..payload + frame.payload, at + header);
         }
@@ -160,7 +164,8 @@ mod tests {
         let echoes = echo(&mut bytes).expect("valid frames");
         assert_eq!(echoes.consumed, whole);
         let expected =
-            [&[0x81, 11][..], &short, &[0x8a, 1, b'x', 0x82, 126, 1, 44], &long, &[0x82, 0]].concat();
+            [&[0x81, 11][..], &short, &[0x8a, 1, b'x', 0x82, 126, 1, 44], &long, &[0x82, 0]]
+                .concat();
         assert!(bytes[echoes.replies] == expected);
     }
 

@@ -68,9 +68,21 @@ fn ways(cases: &mut Vec<Case>, column: &str, units: f64, frames: impl Fn(&str, [
     cases.push(into(memcpy, "memcpy", column, units, frames(ASCII, KEY)));
     cases.push(in_place(unmask, "unmask", column, units, frames(ASCII, KEY)));
     cases.push(into(unmask_copy, "unmask + copy", column, units, frames(ASCII, KEY)));
-    cases.push(in_place(peers::tokio_websockets, "tokio-websockets", column, units, frames(ASCII, KEY)));
+    cases.push(in_place(
+        peers::tokio_websockets,
+        "tokio-websockets",
+        column,
+        units,
+        frames(ASCII, KEY),
+    ));
     cases.push(in_place(peers::sockudo_ws, "sockudo-ws", column, units, frames(ASCII, KEY)));
-    cases.push(in_place(peers::fastwebsockets, "fastwebsockets", column, units, frames(ASCII, KEY)));
+    cases.push(in_place(
+        peers::fastwebsockets,
+        "fastwebsockets",
+        column,
+        units,
+        frames(ASCII, KEY),
+    ));
     cases.push(in_place(text, "ASCII text", column, units, frames(ASCII, KEY)));
     cases.push(append("ASCII text + copy", column, units, frames(ASCII, KEY)));
     cases.push(in_place(
@@ -148,7 +160,8 @@ fn append(row: &'static str, column: &str, units: f64, mut frames: Frames) -> Ca
         frames.each(|payload, key| {
             message.clear();
             let mut utf8 = Utf8::default();
-            let result = text::append(payload, &mut message, MaskingKey::from_bytes(key), &mut utf8);
+            let result =
+                text::append(payload, &mut message, MaskingKey::from_bytes(key), &mut utf8);
             assert!(result.and_then(|()| utf8.finish()).is_ok());
         });
     })

@@ -16,7 +16,14 @@ pub struct Case {
 
 impl Case {
     pub fn new(row: &'static str, column: &str, units: f64, run: impl FnMut() + 'static) -> Self {
-        Case { row, column: column.into(), units, run: Box::new(run), repeat: 1, best_ns: f64::INFINITY }
+        Case {
+            row,
+            column: column.into(),
+            units,
+            run: Box::new(run),
+            repeat: 1,
+            best_ns: f64::INFINITY,
+        }
     }
 
     /// Returns the nanoseconds per unit in the best sample.

@@ -20,11 +20,14 @@ fn main() -> std::io::Result<()> {
 
 async fn echo(mut stream: TcpStream, batched: bool) -> Result<(), Error> {
     shake_hands(&mut stream).await?;
-    let limits = Config::builder().max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).build();
+    let limits =
+        Config::builder().max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).build();
     let mut socket = WebSocketStream::server(stream, limits);
     while let Some(message) = socket.next().await {
         match message? {
-            message @ (Message::Text(_) | Message::Binary(_)) if batched => socket.feed(message).await?,
+            message @ (Message::Text(_) | Message::Binary(_)) if batched => {
+                socket.feed(message).await?
+            }
             message @ (Message::Text(_) | Message::Binary(_)) => socket.send(message).await?,
             Message::Close(_) => break,
             Message::Ping(_) | Message::Pong(_) => {}

@@ -13,8 +13,9 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn main() -> std::io::Result<()> {
     let variant = echo_server::variant(&["batched", "batched-4k"]);
-    let mut config =
-        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    let mut config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
     if variant == Some("batched-4k") {
         config = config.read_buffer_size(4 << 10);
     }

@@ -40,7 +40,8 @@ fn main() -> io::Result<()> {
 async fn serve(stream: &TcpStream) -> io::Result<()> {
     let (mut buffer, mut kept) = open(stream).await?;
     loop {
-        let echoes = least_websocket::echo(&mut buffer[..kept]).map_err(|_| ErrorKind::InvalidData)?;
+        let echoes =
+            least_websocket::echo(&mut buffer[..kept]).map_err(|_| ErrorKind::InvalidData)?;
         let (left, end) = (echoes.consumed, kept);
         if !echoes.replies.is_empty() {
             let (outcome, slice) = stream.write_all(buffer.slice(echoes.replies)).await;
@@ -61,7 +62,8 @@ async fn open(stream: &TcpStream) -> io::Result<(Vec<u8>, usize)> {
     let (mut buffer, mut kept) = (vec![0; BUFFER], 0);
     loop {
         (buffer, kept) = receive(stream, buffer, kept).await?;
-        let answer = least_websocket::accept(&buffer[..kept]).map_err(|_| ErrorKind::InvalidData)?;
+        let answer =
+            least_websocket::accept(&buffer[..kept]).map_err(|_| ErrorKind::InvalidData)?;
         if let Some((answer, len)) = answer {
             stream.write_all(answer.into_bytes()).await.0?;
             buffer.copy_within(len..kept, 0);

@@ -17,8 +17,9 @@ async fn echo(stream: TcpStream) -> wtx::Result<()> {
     let (mut common, mut reader, mut writer) = socket.split_mut();
     let mut fragments = Vector::new();
     loop {
-        let mut frame =
-            reader.read_frame(&mut fragments, &mut common, WebSocketPayloadOrigin::Adaptive).await?;
+        let mut frame = reader
+            .read_frame(&mut fragments, &mut common, WebSocketPayloadOrigin::Adaptive)
+            .await?;
         match frame.op_code() {
             OpCode::Text | OpCode::Binary => writer.write_frame(&mut common, &mut frame).await?,
             OpCode::Close => return Ok(()),
