@@ -55,8 +55,8 @@ impl KernelRing {
         let ring = setup::ring(config)?;
         let buffers = BufRing::new(config.buffers, config.buffer_size)
             .map_err(EngineError::system("memory for receive buffers"))?;
-        // SAFETY: the address is that of a mapping of this number of entries, which lives longer than the
-        // ring (`_buffers`).
+        // SAFETY: the address is that of a mapping of this number of entries, which lives longer
+        // than the ring (`_buffers`).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
