@@ -8,7 +8,7 @@ usage: scripts/engines.sh [--rounds N] [--scenarios A,B] [--arm NAME=COMMAND]...
                           [--congestion NAME] [--tag NAME] [--results DIR] [--resume FILE]
 
 Builds server and generator, then runs every scenario on every engine, one right after the other, in rounds whose order
-rotates: 10 rounds take about 12 minutes, --rounds 2 a short trial. One generator drives all engines. Prints server CPU,
+rotates: 10 rounds take about 10 minutes, --rounds 2 a short trial. One generator drives all engines. Prints server CPU,
 rate, latencies and enters per message, each engine's ratio to uring with its interval, and how the promised figures
 fare. Ctrl-C stores what was measured until then.
 
