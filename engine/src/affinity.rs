@@ -58,7 +58,7 @@ pub fn parse_cpu_list(list: &str) -> Result<Vec<usize>, CpuListError> {
 ///
 /// # Errors
 ///
-/// Those of sched_getaffinity(2).
+/// Fails with the error of sched_getaffinity(2).
 pub fn allowed() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
@@ -68,7 +68,8 @@ pub fn allowed() -> io::Result<Vec<usize>> {
 ///
 /// # Errors
 ///
-/// Those of sched_setaffinity(2): the processor does not exist, or this process may not use it.
+/// Fails with the error of sched_setaffinity(2): the processor does not exist, or this process may
+/// not use it.
 pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -97,7 +98,7 @@ pub fn spread(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Vec<usi
 }
 
 /// Returns the processors that share a physical core with `cpu`, from
-/// `topology/thread_siblings_list` in sysfs. Empty where sysfs has no such file.
+/// `topology/thread_siblings_list` in sysfs. Empty if sysfs has no such file.
 #[must_use]
 pub fn siblings(cpu: usize) -> Vec<usize> {
     std::fs::read_to_string(format!(

@@ -44,7 +44,7 @@ thread_local! {
     static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
-/// Switches one mutation on for this thread, or all off. The guard's drop switches it off, also
+/// Switches one mutation on for this thread, or all off. Dropping the guard switches it off, also
 /// after a panic.
 #[must_use]
 pub fn switch_on(mutation: Option<Mutation>) -> Guard {
@@ -52,7 +52,7 @@ pub fn switch_on(mutation: Option<Mutation>) -> Guard {
     Guard(())
 }
 
-/// Guard of [`switch_on`].
+/// Guard of [`switch_on`], which switches the mutation off when it is dropped.
 #[derive(Debug)]
 pub struct Guard(());
 

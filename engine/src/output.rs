@@ -14,7 +14,7 @@ use crate::time::Nanos;
 /// A piece of output, in the order of the wire.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// A range of the bytes that this call of `received` has.
+    /// A range of the bytes that were passed to this call of `received`.
     Echo(Range<u32>),
     /// A range of the turn's arena ([`Record::arena`]).
     Arena(Range<u32>),
@@ -34,7 +34,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Returns true where the call asked for nothing.
+    /// Returns true if the call asked for nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.close.is_none() && self.pause.is_none() && self.deadline.is_none()
@@ -49,7 +49,7 @@ pub struct Record {
     segments: Vec<Segment>,
     commands: Commands,
     /// Bytes beyond `arena_len` are left from earlier turns. They are initialised, so that
-    /// reserving clears nothing.
+    /// [`Output::reserve`] need not clear them.
     arena: Vec<u8>,
     arena_len: usize,
     pool: BufferPool,
@@ -121,7 +121,7 @@ impl Record {
         &self.arena[..self.arena_len]
     }
 
-    /// Empties the arena. Its ranges are void.
+    /// Empties the arena, which invalidates all ranges of [`Segment::Arena`].
     pub fn clear_arena(&mut self) {
         self.arena_len = 0;
         if self.arena.len() > Self::ARENA_KEEP {
@@ -178,11 +178,11 @@ impl Output<'_> {
     }
 
     /// Sends a range of the bytes of this call of `received`. The engine reads them after the call,
-    /// so that the handler may write to them before.
+    /// so the handler may still change them until it returns.
     ///
     /// # Panics
     ///
-    /// Where the range is not inside the call's bytes.
+    /// Panics if the range is not within the bytes of this call.
     pub fn echo(&mut self, range: Range<usize>) {
         let r = &mut *self.record;
         assert!(
@@ -220,7 +220,7 @@ impl Output<'_> {
     ///
     /// # Panics
     ///
-    /// Where fewer bytes were reserved.
+    /// Panics if fewer bytes were reserved.
     pub fn commit(&mut self, len: usize) {
         let r = &mut *self.record;
         assert!(len <= r.arena.len() - r.arena_len, "commit of more than was reserved");
@@ -258,8 +258,8 @@ impl Output<'_> {
     }
 
     /// Stops calls of `received` until [`Output::resume`]. Input that arrives meanwhile stays in
-    /// the kernel, except input that had already arrived in this turn. A reset ends the connection
-    /// all the same. The peer's FIN waits behind the input before it.
+    /// the kernel, except input that had already arrived in this turn. A reset still ends the
+    /// connection. The peer's FIN is reported only after the input before it.
     pub fn pause(&mut self) {
         self.record.commands.pause = Some(true);
     }
@@ -269,7 +269,8 @@ impl Output<'_> {
         self.record.commands.pause = Some(false);
     }
 
-    /// Sets or unsets the connection's one deadline. Coarse (tens of milliseconds), never early.
+    /// Sets or unsets the deadline of the connection, which has only one. It is coarse (tens of
+    /// milliseconds) and never early.
     pub fn set_deadline(&mut self, at: Option<Nanos>) {
         self.record.commands.deadline = Some(at);
     }

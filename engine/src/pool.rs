@@ -19,8 +19,8 @@ impl BufferPool {
     /// Number of buffers that are searched for one that fits.
     const LOOKED_AT: usize = 16;
 
-    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. A
-    /// new one has no capacity.
+    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. If
+    /// the pool is empty, creates a buffer without capacity.
     #[must_use]
     pub fn take(&mut self) -> BytesMut {
         match self.free.pop() {
@@ -32,8 +32,8 @@ impl BufferPool {
         }
     }
 
-    /// Takes an empty buffer with room for `len` bytes, at most four times as large as needed: it
-    /// may hold them for long.
+    /// Takes an empty buffer with room for `len` bytes. It is at most four times as large as
+    /// needed, because it may be in use for long.
     #[must_use]
     pub fn take_fitting(&mut self, len: usize) -> BytesMut {
         let wanted = len.max(Self::CHUNK);
@@ -49,10 +49,11 @@ impl BufferPool {
         }
     }
 
-    /// Returns a buffer. Its content is dropped.
+    /// Puts a buffer back and discards its content. Frees the buffer if the pool is full.
     pub fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
-        // Sending has moved the beginning. A request for more than is there moves it back.
+        // Sending has advanced the start of the buffer. A request for more than its capacity moves
+        // the start back.
         let _ = buffer.try_reclaim(buffer.capacity() + 1);
         let capacity = buffer.capacity();
         if capacity > 0 && self.held_bytes + capacity <= Self::KEEP_BYTES {

@@ -25,7 +25,7 @@ pub struct Inbox(Arc<Shared>);
 ///
 /// # Errors
 ///
-/// Those of eventfd(2): descriptors are exhausted.
+/// Fails with the error of eventfd(2), for example when descriptors are exhausted.
 pub fn remote() -> io::Result<(Remote, Inbox)> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let shared = Arc::new(Shared { bits: AtomicU64::new(0), event });
@@ -33,13 +33,14 @@ pub fn remote() -> io::Result<(Remote, Inbox)> {
 }
 
 impl Remote {
-    /// Wakes the worker. `bits` are joined with those of earlier calls that have not reached
-    /// [`Handler::woken`](crate::Handler::woken) yet.
+    /// Wakes the worker. `bits` are combined (OR) with the bits of earlier calls that have not
+    /// reached [`Handler::woken`](crate::Handler::woken) yet.
     pub fn wake(&self, bits: u64) {
         // Release pairs with the Acquire of `take`: the worker sees what was written before the
         // wake.
         if self.0.bits.fetch_or(bits, Ordering::Release) == 0 {
-            // Only overflow of the counter (EAGAIN) can fail, and then the worker is awake anyway.
+            // The write fails only if the counter would overflow (EAGAIN), and then the worker
+            // wakes anyway.
             let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
         }
     }

@@ -18,12 +18,12 @@ pub(crate) const BACKLOG: i32 = 4096;
 /// hash (`SO_REUSEPORT`, socket(7)).
 ///
 /// With port 0 the kernel chooses one port for all. The address is first bound without
-/// `SO_REUSEPORT`, so that a port in use, also by another process of the same user, is an error and
-/// never a silent share of its traffic.
+/// `SO_REUSEPORT`, so that a port in use is an error. Otherwise the sockets could silently share
+/// the traffic of another process of the same user.
 ///
 /// # Errors
 ///
-/// Those of bind(2) and listen(2).
+/// Fails with the error of bind(2) or listen(2).
 pub fn listen(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     listen_with(addr, count, None)
 }
@@ -33,7 +33,7 @@ pub fn listen(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
 ///
 /// # Errors
 ///
-/// Those of bind(2), listen(2) and setsockopt(2).
+/// Fails with the error of bind(2), listen(2) or setsockopt(2).
 pub fn listen_with(
     addr: SocketAddr,
     count: usize,
@@ -157,7 +157,7 @@ pub enum CongestionError {
     Unknown {
         /// Name of the congestion control.
         name: String,
-        /// Those that the kernel has (`net.ipv4.tcp_available_congestion_control`).
+        /// Congestion controls that the kernel has (`net.ipv4.tcp_available_congestion_control`).
         available: String,
     },
     /// Only a process with `CAP_NET_ADMIN` may choose it.
@@ -168,7 +168,8 @@ pub enum CongestionError {
     Forbidden {
         /// Name of the congestion control.
         name: String,
-        /// Those that every process may choose (`net.ipv4.tcp_allowed_congestion_control`).
+        /// Congestion controls that every process may choose
+        /// (`net.ipv4.tcp_allowed_congestion_control`).
         allowed: String,
     },
     /// The trial itself failed.

@@ -56,7 +56,7 @@ impl Close {
         self.payload().first_chunk().map(|&code| u16::from_be_bytes(code))
     }
 
-    /// The reason, empty where the frame has none.
+    /// The reason, empty if the frame has none.
     pub fn reason(&self) -> &str {
         let reason = self.payload().get(2..).unwrap_or_default();
         std::str::from_utf8(reason).expect("checked when the frame was read")

@@ -8,8 +8,9 @@ use protocol::handshake::server::{Accepted, Refusal};
 /// is always admitted (RFC 6455 10.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// On listeners that programs of this host can reach under a loopback address only the server's
-    /// own page, as any page in a browser could drive the server otherwise; on others every page.
+    /// On listeners that programs of this host can reach under a loopback address, only the
+    /// server's own page. Otherwise any page in a browser could use the server. On other listeners,
+    /// every page.
     #[default]
     Guarded,
     /// Every page.
@@ -28,7 +29,7 @@ impl Origins {
     }
 }
 
-/// Returns true where programs of this host reach the listener under a loopback address.
+/// Returns true if programs of this host reach the listener under a loopback address.
 pub(crate) fn is_on_loopback(listener: SocketAddr) -> bool {
     let address = listener.ip().to_canonical();
     address.is_loopback() || address.is_unspecified()

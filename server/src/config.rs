@@ -258,7 +258,7 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns true where its connections use TLS.
+    /// Returns true if its connections use TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.scheme == Some(Scheme::Wss)

@@ -179,9 +179,9 @@ impl Echo {
 struct Replies(Range<usize>);
 
 impl Replies {
-    /// Where the payload of the next reply goes: directly behind the last reply with room for the
-    /// header, or, when there is none to stand behind, where it lies. Never behind `lies`, as a
-    /// client's header is longer than the server's.
+    /// Returns the index for the payload of the next reply: after the last reply, with room for a
+    /// header. Without an earlier reply the payload stays at `lies`. The result is never greater
+    /// than `lies`, because a client's header is longer than the server's.
     #[inline]
     fn payload_start(&self, lies: usize, header_len: usize) -> usize {
         if self.0.is_empty() { lies } else { self.0.end + header_len }

@@ -90,7 +90,7 @@ impl RequestContext<'_> {
     }
 }
 
-/// Returns true where a valid request's target is `/`, with or without a query.
+/// Returns true if a valid request's target is `/`, with or without a query.
 fn asks_for_root(head: &[u8]) -> bool {
     let target = head.trim_ascii_start().split(|&byte| byte == b' ').nth(1).unwrap_or_default();
     target.split(|&byte| byte == b'?').next() == Some(b"/")

@@ -145,9 +145,9 @@ impl ClientTable {
         }
     }
 
-    /// Removes the records of clients without connections and with a full bucket. Where that is not
-    /// enough, it removes all records without connections: an attacker with very many addresses
-    /// gets a fresh bucket for each, but memory stays bounded.
+    /// Removes the records of clients without connections and with a full bucket. If that is not
+    /// enough, it removes all records without connections. Then an attacker with very many
+    /// addresses gets a full bucket for each, but memory stays bounded.
     fn make_room(&mut self, now: Nanos) {
         self.records.retain(|_, record| record.open > 0 || !record.begun.is_full(now));
         if self.records.len() >= self.capacity {

@@ -50,7 +50,7 @@ impl Bucket {
         (paid > now).then_some(paid)
     }
 
-    /// Takes one token. Returns false where there is none.
+    /// Takes one token. Returns false if there is none.
     pub(crate) fn take(&mut self, rate: Rate, now: Nanos) -> bool {
         let after = self.after(rate, 1, now);
         let has_one = after <= now + BURST;

@@ -1,5 +1,5 @@
-//! One line in the log for each refused input, with the rule it broke, and few enough of them in a
-//! flood; and how many there were of each rule.
+//! Log of refused input, and counts by rule. Each refusal gets a line with the rule that was
+//! violated, up to a limit of lines per second.
 
 use std::fmt;
 use std::net::SocketAddr;

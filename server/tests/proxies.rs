@@ -206,7 +206,7 @@ fn read(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).expect("a log")
 }
 
-/// Waits until the proxy answers with the health of its server. Returns false where the proxy has
+/// Waits until the proxy answers with the health of its server. Returns false if the proxy has
 /// ended.
 fn is_up(proxy: &mut Child, address: SocketAddr) -> bool {
     let end = Instant::now() + LONG;

@@ -32,7 +32,8 @@ impl<H: Handler, I: Io> Connections<H, I> {
         self.resume_reading(id);
     }
 
-    /// Counts input of a closing connection that nobody takes. The linger ends at its bound.
+    /// Counts discarded input of a closing connection. The linger ends when the count reaches the
+    /// bound.
     pub(super) fn count_discarded(&mut self, id: ConnId, len: u64) {
         let Some(c) = self.table.get_mut(id) else { return };
         if !matches!(c.state, State::Draining | State::Lingering) {

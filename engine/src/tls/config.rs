@@ -50,7 +50,7 @@ impl TlsClient {
         Ok(Self { config: config(trust, certificate.clone())?, server, certificate })
     }
 
-    /// Returns true where `alert` is the answer of a server that asked for a client certificate and
+    /// Returns true if `alert` is the answer of a server that asked for a client certificate and
     /// got none.
     pub(super) fn misses_certificate(&self, alert: AlertDescription) -> bool {
         // TLS 1.2 has no alert for this case, so servers choose among these.

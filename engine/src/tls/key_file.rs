@@ -54,7 +54,7 @@ fn labels(bytes: &[u8]) -> Vec<String> {
     text.lines().filter_map(label).collect()
 }
 
-/// Returns true where the file has a private key in PEM, encrypted or not.
+/// Returns true if the file has a private key in PEM, encrypted or not.
 pub(super) fn has_private_key(bytes: &[u8]) -> bool {
     labels(bytes).iter().any(|label| label.ends_with("PRIVATE KEY"))
 }

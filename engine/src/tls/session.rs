@@ -210,9 +210,9 @@ impl Session {
         }
     }
 
-    /// Sends `plain` in as few records as possible. Large output goes into own buffers: the arena
-    /// would grow to the next power of two, and the part that the kernel does not accept at once
-    /// would be copied out of it.
+    /// Sends `plain` in as few records as possible. Large output goes into separate buffers. In the
+    /// arena it would cause growth to the next power of two. The part that the kernel does not
+    /// accept at once would have to be copied.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
         let is_much = plain.len() > MUCH;
         let write = |traffic: &mut dyn Traffic, out: &mut Output<'_>| {

@@ -174,9 +174,9 @@ impl Socket {
         }
     }
 
-    /// Returns whether a receive may begin beside the output. While the kernel takes a send there
-    /// is no hurry: most messages are answers to it. A receive that finds its message there is
-    /// cheaper than one that has to wait for it.
+    /// Returns whether a receive may begin although output is unsent. Most messages answer a send,
+    /// so a receive can usually wait until that send has ended. A receive whose message has already
+    /// arrived is cheaper than one that waits.
     pub(super) fn may_receive(&self) -> bool {
         self.outbox.unsent() == 0 || self.is_slow
     }
@@ -188,8 +188,8 @@ impl Socket {
     }
 }
 
-/// The task that is being polled, and which of its halves are due. To wake one of them is to have
-/// it polled in this pass.
+/// The task that is being polled, with a flag for each half that is due. Setting the flag has the
+/// half polled in this pass.
 #[derive(Default)]
 pub(super) struct Polled {
     id: Cell<Option<ConnId>>,

@@ -1,9 +1,9 @@
 //! Accepting.
 //!
-//! One multishot accept per listener is cheapest, but reports no peer address and accepts
-//! connections as fast as they come, also beyond what the table holds: the kernel would drop those
-//! with a bare FIN. Where addresses are wanted, or room gets short, single accepts take its place,
-//! never more than there is room for. The other connections wait in the listener's queue.
+//! One multishot accept per listener is cheapest. But it reports no peer address, and it also
+//! accepts connections for which the table has no slot. The kernel would close those with a bare
+//! FIN. If addresses are wanted, or few slots are free, single accepts replace it, never more than
+//! there are free slots. The other connections wait in the listener's queue.
 
 use std::os::fd::AsRawFd;
 

@@ -9,7 +9,7 @@ use crate::uring::ring::{Op, Ring};
 use crate::uring::slots::{BACKLOG, Flags, RECEIVE, Slot, Slots, WATCH};
 use crate::uring::timers::Timers;
 
-/// Connections that are on their way to the close.
+/// Connections that are being closed.
 #[derive(Default)]
 pub(super) struct Closing {
     /// Connections that may be able to take their next step.
@@ -22,12 +22,13 @@ impl Closing {
         !self.due.is_empty()
     }
 
-    /// Lists a connection: an operation that it waited for has ended.
+    /// Lists a connection for its next step, because an operation that it waited for has ended.
     pub(super) fn check(&mut self, slot: u32) {
         self.due.push(slot);
     }
 
-    /// Begins a gentle close: output first, then the half-close, then the wait for the peer's FIN.
+    /// Begins a close that first flushes the output, then half-closes, and then waits for the
+    /// peer's FIN.
     pub(super) fn drain<C>(&mut self, slot: u32, s: &mut Slot<C>, linger: Linger) {
         s.state = State::Draining;
         s.deadline = Nanos::NEVER;
@@ -48,7 +49,7 @@ impl Closing {
         self.due.push(slot);
     }
 
-    /// Lets every listed connection take its next step, where nothing holds it.
+    /// Advances every listed connection as far as unsent output and operations in progress allow.
     pub(super) fn step<C, R: Ring>(
         &mut self,
         slots: &mut Slots<C>,
@@ -67,7 +68,7 @@ impl Closing {
                 _ => {}
             }
         }
-        // Steps may have led to further ones, which the next turn takes at once.
+        // A step may have listed its connection again. The next turn handles these connections.
         due.append(&mut self.due);
         self.due = due;
     }
@@ -92,12 +93,13 @@ impl Closing {
         queues.push(s.token(OpKind::Shutdown, slot), Op::Shutdown { slot });
         timers.set(slot, s, timers.now + linger.time);
         if s.extra().linger_left == 0 {
-            // All bytes that may be discarded have come: the peer's FIN is not awaited.
+            // The byte limit of the linger is reached, so the peer's FIN is not awaited.
             self.end(slot, s, Cause::Closed, timers);
         }
     }
 
-    /// Lists a connection with a silent send again: no completion ends the wait for such a send.
+    /// Lists a connection with a silent send again, because a silent send that succeeds has no
+    /// completion.
     fn recheck_after_silent_send<C, R: Ring>(
         &mut self,
         slot: u32,
@@ -119,8 +121,8 @@ impl Closing {
         }
     }
 
-    /// Handles discarded input. `None` while more may be discarded; then the cause by which a
-    /// lingering connection ends.
+    /// Handles discarded input. Fails with the cause of the end when a lingering connection has
+    /// reached its byte limit.
     pub(super) fn discard<C, R: Ring>(
         slot: u32,
         s: &mut Slot<C>,

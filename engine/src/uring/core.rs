@@ -273,8 +273,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
 
     // ---- the end of the run
 
-    /// Ends the run: the turn's output is offered once, every connection is reported closed, and no
-    /// operation is left that could touch memory which is about to be freed.
+    /// Ends the run. Offers the turn's output to the kernel once, and reports every connection
+    /// closed. Afterwards no operation can touch memory that is about to be freed.
     pub(crate) fn finish(mut self, handler: &mut H) -> Result<Counters, EngineError> {
         self.queues.submit();
         self.queues.collect();

@@ -9,7 +9,7 @@ use crate::handler::Handler;
 use crate::uring::core::Core;
 use crate::uring::ring::{BufferRing, Ring};
 
-/// Most bytes that a connection holds, over all connections.
+/// Largest numbers of bytes that a single connection holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeldBytes {
     /// Output that the kernel has not accepted.

@@ -1,6 +1,7 @@
 //! [`Ring`] over the real io_uring.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -23,7 +24,8 @@ use crate::uring::setup;
 /// IORING_REGISTER_FILE_ALLOC_RANGE (io_uring_register_file_alloc_range(3)).
 const REGISTER_FILE_ALLOC_RANGE: libc::c_uint = 25;
 
-/// `struct io_uring_file_index_range`: where the kernel looks for free direct descriptors.
+/// `struct io_uring_file_index_range`: the range in which the kernel looks for a free direct
+/// descriptor.
 #[repr(C)]
 struct FileIndexRange {
     off: u32,
@@ -33,20 +35,20 @@ struct FileIndexRange {
 
 /// An io_uring of the kernel, with its table of direct descriptors.
 pub(crate) struct KernelRing {
-    // Fields are dropped in order: the ring is closed before its claim on the memory of its buffers
-    // ends. The engine has cancelled and awaited all operations by then (Core::quiesce), or leaks
-    // everything.
+    // Fields are dropped in order, so the ring is closed before it releases the memory of its
+    // buffers. By then the engine has cancelled and awaited all operations (Core::quiesce), or it
+    // leaks everything.
     ring: IoUring,
     _buffers: Rc<BufferMemory>,
-    /// Argument of the current wait: a span from now, where the engine has a time.
+    /// Timeout of the current wait, relative to its start. The engine itself uses points in time.
     wait: Timespec,
     /// Options of outgoing sockets.
     outgoing: outgoing::Options,
 }
 
 impl KernelRing {
-    /// A ring and its receive buffers. The table has `accepted` direct descriptors for the kernel
-    /// to choose from, then `connects` for the engine.
+    /// Creates a ring and its receive buffers. The table has `accepted` direct descriptors that the
+    /// kernel assigns, then `connects` that the engine assigns.
     pub(crate) fn new(
         config: &UringConfig,
         accepted: u32,
@@ -55,8 +57,8 @@ impl KernelRing {
         let ring = setup::ring(config)?;
         let buffers = BufRing::new(config.buffers, config.buffer_size)
             .map_err(EngineError::system("memory for receive buffers"))?;
-        // SAFETY: the address is that of a mapping of this number of entries, which lives longer
-        // than the ring (`_buffers`).
+        // SAFETY: the address is that of a mapping of this number of entries. The mapping outlives
+        // the ring, because `_buffers` keeps it.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
@@ -134,7 +136,7 @@ impl KernelRing {
                 opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build()
             }
             Op::Receive { slot, once: true } => {
-                // A length of 0 is the whole buffer.
+                // A length of 0 means the whole buffer.
                 let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0)
                     .buf_group(BufRing::GROUP);
                 entry.build().flags(Flags::BUFFER_SELECT)
@@ -165,8 +167,8 @@ impl KernelRing {
         }
     }
 
-    /// Submits what is queued and runs none of the work that the kernel has put off. Operations
-    /// that do not wait finish all the same, with their completions.
+    /// Submits the queued operations without running the work that the kernel has deferred.
+    /// Operations that do not wait still finish inside the call, with their completions.
     fn submit_alone(&mut self) -> io::Result<usize> {
         let entries = self.ring.submission().len() as u32;
         // SAFETY: there is no argument; what the entries point at is valid by the promise of
@@ -174,17 +176,17 @@ impl KernelRing {
         unsafe { self.ring.submitter().enter::<libc::sigset_t>(entries, 0, 0, None) }
     }
 
-    /// One enter for the trial of sends: `bytes` into `socket`, then a no-op whose completion marks
-    /// the end.
+    /// Sends `bytes` to `socket` in one enter, followed by a no-op. Returns the result of the send
+    /// if it has a completion.
     fn trial_send(&mut self, socket: RawFd, bytes: &[u8]) -> io::Result<Option<i32>> {
         let (flags, _) = send_flags(SendMode::Silent);
         let send =
             opcode::Send::new(Fd(socket), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
         let send = with_silence(send, true).user_data(1);
         let marker = opcode::Nop::new().build().user_data(2);
-        // SAFETY: `bytes` outlives this call, which waits below until the send has surely ended:
-        // the socket is shut down and closed by the caller only after, and a send that does not
-        // wait never outlives its enter by more than that.
+        // SAFETY: `bytes` stays valid until the send has ended. The caller frees it only after the
+        // results have shown that sends end inside their enter, and otherwise, also after an error,
+        // leaks it.
         unsafe {
             self.ring
                 .submission()
@@ -207,8 +209,9 @@ fn refused(what: &'static str) -> impl Fn(io::Error) -> EngineError {
     setup::explain_call("io_uring_register", what)
 }
 
-/// Flags for a send. MSG_WAITALL makes a short send count as failed, so that it has a completion
-/// even when success is silent; together with MSG_DONTWAIT it does not wait.
+/// Returns the flags of a send, and whether its success is silent. MSG_WAITALL makes a short send
+/// count as failed, so that it has a completion even in silent mode. Together with MSG_DONTWAIT it
+/// does not wait.
 fn send_flags(mode: SendMode) -> (i32, bool) {
     match mode {
         SendMode::Silent => (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL, true),
@@ -228,7 +231,8 @@ impl Ring for KernelRing {
 
     unsafe fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
         let entry = Self::entry(op).user_data(token.bits());
-        // SAFETY: the caller promises what the operation points at (Ring::push).
+        // SAFETY: the caller promises that the memory to which the operation points stays valid
+        // (Ring::push).
         unsafe { self.ring.submission().push(&entry) }.map_err(|_| Full)
     }
 
@@ -284,9 +288,9 @@ impl Ring for KernelRing {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // Larger than any default socket buffer: the second send takes part of it, the third
-        // nothing.
-        let bytes = vec![0u8; 8 << 20];
+        // Larger than any default socket buffer, so that the kernel accepts a part of the second
+        // send and nothing of the third. Leaked unless all sends are known to have ended.
+        let bytes = ManuallyDrop::new(vec![0u8; 8 << 20]);
         let fits = self.trial_send(ours.as_raw_fd(), &bytes[..64])?;
         let partial = self.trial_send(ours.as_raw_fd(), &bytes)?;
         let full = self.trial_send(ours.as_raw_fd(), &bytes)?;
@@ -294,10 +298,10 @@ impl Ring for KernelRing {
         let partial_tells =
             partial.is_some_and(|n| n > 0 && (n.cast_unsigned() as usize) < bytes.len());
         let as_hoped = fits.is_none() && partial_tells && full == Some(-libc::EAGAIN);
-        if !as_hoped {
+        if as_hoped {
+            drop(ManuallyDrop::into_inner(bytes));
+        } else {
             tracing::info!(?fits, ?partial, ?full, "sends do not finish inside the enter here");
-            // A send that is still under way must not outlive its bytes.
-            std::mem::forget(bytes);
         }
         Ok(as_hoped)
     }

@@ -28,12 +28,13 @@ pub(super) struct Memory<B> {
 }
 
 impl<B: BufferRing> Memory<B> {
-    /// Memory with these receive buffers.
+    /// Creates the memory of a worker with these receive buffers.
     pub(super) fn new(receive: ReceiveBuffers<B>) -> Self {
         Self { receive, record: Record::new(), pieces: Pieces::new() }
     }
 
-    /// Appends the output of a call of the handler to a chain. Returns its bytes.
+    /// Appends the output of a call of the handler to a chain. Returns the number of appended
+    /// bytes.
     pub(super) fn append_output(&mut self, chain: &mut Chain, source: Source<'_>) -> usize {
         let before = chain.bytes;
         let mut segments = std::mem::take(self.record.segments_mut());
@@ -62,9 +63,9 @@ impl<B: BufferRing> Memory<B> {
         chain.bytes - before
     }
 
-    /// Writes the addresses of a chain's pieces to `to`, and returns their number. `None` where the
-    /// chain must be joined first: it has too many pieces, or some lie in the arena and
-    /// `arena_lasts` is false, so that the send may outlive it.
+    /// Writes the addresses of a chain's pieces to `to`, and returns their number. Returns `None`
+    /// if the chain must be joined first. Either it has too many pieces, or some lie in the arena
+    /// and the send may outlive the arena (`arena_lasts` is false).
     pub(super) fn gather(
         &mut self,
         chain: &Chain,
@@ -105,7 +106,7 @@ impl<B: BufferRing> Memory<B> {
         self.pieces.pop(chain)
     }
 
-    /// The first receive buffer of a chain.
+    /// Returns the first receive buffer of a chain.
     #[cfg(feature = "sim")]
     pub(super) fn first_buffer(&self, chain: &Chain) -> Option<u16> {
         self.pieces
@@ -113,7 +114,7 @@ impl<B: BufferRing> Memory<B> {
             .find_map(|p| if let Bytes::Buffer { id, .. } = p { Some(*id) } else { None })
     }
 
-    /// Appends a piece from byte `from` on to `to`, and releases it.
+    /// Appends the bytes of a piece from `from` on to the buffer `to`, and releases the piece.
     pub(super) fn copy_and_release(&mut self, piece: Bytes, from: usize, to: &mut BytesMut) {
         match &piece {
             Bytes::Buffer { id, start, end } => {
@@ -129,7 +130,7 @@ impl<B: BufferRing> Memory<B> {
         self.release(piece);
     }
 
-    /// Releases a piece: its reference to a receive buffer ends, an owned buffer goes to the pool.
+    /// Releases a piece: releases its receive buffer, or returns its owned buffer to the pool.
     pub(super) fn release(&mut self, piece: Bytes) {
         match piece {
             Bytes::Buffer { .. } if mutated!(BufferReturnedEarly) => {}

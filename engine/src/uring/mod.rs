@@ -1,10 +1,11 @@
 //! The io_uring engine.
 //!
-//! [`core`] is the turn: one enter submits the operations that the turn before has queued and waits
-//! for completions; sends are completed first, which returns receive buffers; then the handler is
-//! told of everything else, in the order of the completions; timers, wakes and the turn's end
-//! follow; at last output is queued, one send for each connection, and receives are armed again.
-//! `engine/README.md` explains when a receive buffer is free, and how a connection closes.
+//! [`core`] is the turn. One enter submits the operations that the previous turn has queued, and
+//! waits for completions. Sends are completed first, which releases receive buffers. Everything
+//! else is then reported to the handler in the order of the completions. Timers, wakes and the
+//! turn's end follow. Finally the output is queued, with one send for each connection, and receives
+//! are armed again. `engine/README.md` explains when a receive buffer is free, and how a connection
+//! closes.
 
 mod accept;
 pub(crate) mod address;

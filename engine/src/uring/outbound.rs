@@ -15,15 +15,15 @@ use crate::uring::ring::{BufferRing, Op, Ring, SendMode};
 use crate::uring::slots::{Flags, RECEIVE, Slot, Slots, cause};
 use crate::uring::timers::Timers;
 
-/// Most bytes of one send, whatever its length (MAX_RW_COUNT of the kernel, send(2)), in whole
-/// pages of any size.
+/// Most bytes that the kernel accepts in one send (MAX_RW_COUNT), rounded down to pages of 64 KiB,
+/// the largest size.
 const MOST_AT_ONCE: usize = i32::MAX as usize & !0xffff;
 
-/// Bytes of a backlog that one send is given, so that progress shows.
+/// Most bytes of a backlog in one send, so that its completions show the peer's progress.
 const BACKLOG_SEND: usize = 256 << 10;
 
-/// Most bytes of a chunk that the rest of a send is copied to, unless a piece is larger. Chunks of
-/// similar sizes can be reused.
+/// Largest chunk for the copied rest of a send, unless one piece is larger. Chunks of similar sizes
+/// can be reused.
 const REST_CHUNK: usize = 64 << 10;
 
 /// Outbound side of a worker's connections.
@@ -38,14 +38,14 @@ pub(super) struct Outbound<'c> {
     dirty: Vec<u32>,
     /// Connections with a silent send in progress.
     silent: Vec<u32>,
-    /// Connections whose backlog has been accepted, for the handler to be told.
+    /// Connections whose backlog the kernel has accepted, to be reported to the handler.
     drained: Vec<u32>,
     /// Rest of a send, while it is moved into a backlog.
     rest: Vec<BytesMut>,
 }
 
 impl<'c> Outbound<'c> {
-    /// No output.
+    /// Creates the outbound side of a worker, without output.
     pub(super) fn new(config: &'c Config) -> Self {
         Self {
             config,
@@ -68,7 +68,8 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Returns whether the turn has written so much that it is sent before the turn continues.
+    /// Returns whether the turn has written so much output that it must be sent before the turn
+    /// continues.
     pub(super) fn should_flush(&self) -> bool {
         self.written >= self.config.uring.flush_after
     }
@@ -89,7 +90,7 @@ impl<'c> Outbound<'c> {
         self.drained.pop()
     }
 
-    /// Returns whether a turn has something to report.
+    /// Returns whether accepted backlogs wait to be reported to the handler.
     pub(super) fn has_reports(&self) -> bool {
         !self.drained.is_empty()
     }
@@ -139,7 +140,7 @@ impl<'c> Outbound<'c> {
             chain = memory.join(chain);
             memory.gather(&chain, arena_lasts, &mut pieces).expect("one owned piece")
         });
-        // For a longer chain the kernel sends a part and reports that as complete. Only a
+        // Of a longer chain the kernel sends only a part, and reports that as success. Only a
         // completion gives the number of bytes.
         let mode = if chain.bytes > MOST_AT_ONCE { SendMode::Prompt } else { self.mode };
         let op = match &pieces[..used] {
@@ -154,13 +155,13 @@ impl<'c> Outbound<'c> {
         if mode == SendMode::Silent {
             self.silent.push(slot);
         }
-        // The bytes stay in place until the send is completed: the chain retains receive buffers
-        // and owns its buffers, and the arena is cleared only after this turn's sends have been
+        // The bytes stay in place until the send is completed. The chain retains receive buffers
+        // and owns all other buffers. The arena is cleared only after this turn's sends have been
         // completed.
         queues.push(s.token(OpKind::Send, slot), op);
     }
 
-    /// Completes a silent send: it was accepted whole.
+    /// Completes a silent send, which the kernel has accepted whole.
     pub(super) fn complete_silent<C, B: BufferRing>(
         &mut self,
         s: &mut Slot<C>,
@@ -172,8 +173,8 @@ impl<'c> Outbound<'c> {
         memory.release_all(&mut chain);
     }
 
-    /// Completes a send by its result: bytes accepted, or an error. What was not accepted begins
-    /// the backlog.
+    /// Completes a send by its result: bytes accepted, or an error. Bytes that the kernel did not
+    /// accept go to the front of the backlog.
     ///
     /// # Errors
     ///
@@ -188,7 +189,8 @@ impl<'c> Outbound<'c> {
         let mut chain = end_send(s);
         let accepted = match result {
             n if n >= 0 => n.cast_unsigned() as usize,
-            // Nothing fitted. Where memory was short, the backlog waits for room likewise.
+            // The kernel accepted nothing. Also after ENOBUFS or ENOMEM, the backlog's send waits
+            // for room.
             e if [-libc::EAGAIN, -libc::EINTR, -libc::ENOBUFS, -libc::ENOMEM].contains(&e) => 0,
             e => {
                 #[cfg(feature = "sim")]
@@ -215,7 +217,7 @@ impl<'c> Outbound<'c> {
     // ---- the backlog
 
     /// Puts the rest of a send, all but its first `accepted` bytes, before the backlog. Bytes in
-    /// receive buffers or in the arena are copied, so that a slow reader never keeps them.
+    /// receive buffers or in the arena are copied, so that a slow peer never occupies that memory.
     fn keep_rest<C, B: BufferRing>(
         &mut self,
         s: &mut Slot<C>,
@@ -253,8 +255,8 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Sends the first chunk of the backlog as soon as the peer accepts some of it. Reading stops
-    /// while too much is unsent.
+    /// Queues a send of the first chunk of the backlog, which waits until the kernel accepts some
+    /// bytes. Stops reading if the unsent bytes exceed the high-water mark.
     pub(super) fn send_backlog<C, R: Ring>(
         &mut self,
         slot: u32,
@@ -310,8 +312,8 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Lists a connection whose backlog has been accepted, for the handler to be told. Returns
-    /// whether reading resumes.
+    /// Lists a connection whose backlog the kernel has accepted, to be reported to the handler.
+    /// Returns whether reading resumes.
     pub(super) fn report_drained<C>(&mut self, slot: u32, s: &mut Slot<C>) -> bool {
         let resumes = s.flags.any(Flags::ABOVE_HIGH_WATER);
         s.flags.clear(Flags::ABOVE_HIGH_WATER);
@@ -325,7 +327,7 @@ fn end_send<C>(s: &mut Slot<C>) -> Chain {
     std::mem::take(&mut s.sending)
 }
 
-/// Puts output behind the backlog.
+/// Appends output to the backlog.
 fn add_to_backlog<C, B: BufferRing>(s: &mut Slot<C>, mut chain: Chain, memory: &mut Memory<B>) {
     let backlog = &mut s.extra().backlog;
     while let Some(piece) = memory.pop(&mut chain) {
@@ -333,7 +335,7 @@ fn add_to_backlog<C, B: BufferRing>(s: &mut Slot<C>, mut chain: Chain, memory: &
             backlog.push_back(bytes);
             continue;
         }
-        // The first chunk may be in the hands of the kernel.
+        // The kernel may be sending the first chunk, so its memory must stay in place.
         let len = piece.len();
         let is_behind_first = backlog.chunks.len() > 1;
         let last = backlog.chunks.pop_back_if(|c| is_behind_first && c.capacity() - c.len() >= len);

@@ -1,13 +1,13 @@
-//! Receive buffers of a worker: who refers to each, and when it is offered to the kernel again.
+//! Receive buffers of a worker: counts of the references to each, and their return to the kernel.
 
 use crate::uring::ring::BufferRing;
 use crate::uring::supply::Supply;
 
 /// The worker's receive buffers.
 ///
-/// A completion hands a buffer over. While the handler reads it, and while output lies in it, it is
-/// retained; the last release returns it, and a later [`offer`](Self::offer) hands it to the kernel
-/// again.
+/// A completion hands a buffer over. It is retained while the handler reads it, and while output
+/// lies in it. The last release makes it idle. A later [`offer`](Self::offer) hands it to the
+/// kernel again.
 pub(super) struct ReceiveBuffers<B> {
     ring: B,
     /// References to each buffer.
@@ -19,13 +19,14 @@ pub(super) struct ReceiveBuffers<B> {
 }
 
 impl<B: BufferRing> ReceiveBuffers<B> {
-    /// Buffers of `ring`, none of them offered. A receive of `large` bytes or more counts as large.
+    /// Creates the state of the buffers of `ring`, none of which is offered. A receive of `large`
+    /// bytes or more counts as large.
     pub(super) fn new(ring: B, large: usize) -> Self {
         let count = ring.count();
         Self { ring, references: vec![0; count], retained: 0, supply: Supply::new(count, large) }
     }
 
-    /// The first `len` bytes of a buffer that a completion has handed over.
+    /// Returns the first `len` bytes of a buffer that a completion has handed over.
     pub(super) fn bytes(&mut self, id: u16, len: usize) -> &mut [u8] {
         self.ring.bytes(id, len)
     }
@@ -43,7 +44,7 @@ impl<B: BufferRing> ReceiveBuffers<B> {
         *references += 1;
     }
 
-    /// Removes a reference; the last one returns the buffer.
+    /// Removes a reference. When the last one is removed, the buffer becomes idle.
     pub(super) fn release(&mut self, id: u16) {
         let references = &mut self.references[usize::from(id)];
         *references -= 1;
@@ -53,20 +54,20 @@ impl<B: BufferRing> ReceiveBuffers<B> {
         }
     }
 
-    /// Returns a buffer that has no reference.
+    /// Makes a buffer without references idle, so that it can be offered again.
     pub(super) fn give_back(&mut self, id: u16) {
         self.ring.give_back(id);
         self.supply.put(id);
     }
 
-    /// Returns a buffer once more, as [`Mutation::BufferReturnedTwice`](crate::mutation::Mutation)
-    /// does.
+    /// Gives a buffer back a second time, for
+    /// [`Mutation::BufferReturnedTwice`](crate::mutation::Mutation).
     #[cfg(feature = "sim")]
     pub(super) fn give_back_again(&mut self, id: u16) {
         self.ring.give_back(id);
     }
 
-    /// Offers as many buffers to the kernel as the next enter may take.
+    /// Offers idle buffers to the kernel until the wanted number is offered.
     pub(super) fn offer(&mut self) {
         while let Some(id) = self.supply.next() {
             self.ring.offer(id);

@@ -1,14 +1,14 @@
 //! Order of receives where they are large.
 //!
 //! A large message costs least while it is in the cache: received, handled and sent before the next
-//! one is received. So where receives are large, one buffer is offered at a time
-//! ([`Supply`](super::supply::Supply)), and a connection's receive is not armed again by itself:
-//! the connection joins a queue, and receives into one buffer when its turn comes.
+//! one is received. So if receives are large, one buffer is offered at a time
+//! ([`Supply`](super::supply::Supply)), and a connection's receive is not armed again at once. The
+//! connection joins a queue, and receives into one buffer when it reaches the front.
 
 use std::collections::VecDeque;
 
 /// Most consecutive receives for one connection that has more to read, so that the others are not
-/// starved; and most connections with something to read before one of which nothing is known.
+/// starved. It is also the most ready connections that receive before a resting one.
 const IN_A_ROW: u32 = 8;
 
 /// Connections, by slot, whose next receive waits.
@@ -16,9 +16,9 @@ const IN_A_ROW: u32 = 8;
 pub(super) struct ReceiveQueue {
     /// Connections with something to read.
     ready: VecDeque<u32>,
-    /// Connections that were emptied, of which nothing is known. A receive armed too early finds
-    /// nothing and costs a detour through the kernel's polling, so they rest while others are
-    /// ready.
+    /// Connections whose last receive took everything, and which may have nothing to read. A
+    /// receive that is armed too early finds nothing and has to be polled by the kernel. So these
+    /// connections wait while others are ready.
     resting: VecDeque<u32>,
     /// Connections put in front since one was last put at the back.
     fronted: u32,

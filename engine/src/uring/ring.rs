@@ -68,8 +68,8 @@ pub(crate) struct Completion {
 /// Duration of an enter's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// No wait, and no completions but those of the submitted operations, where the kernel can
-    /// defer the others: it receives no more while the bytes received before are being handled.
+    /// Does not wait. If the kernel can defer work, only the submitted operations complete, so that
+    /// nothing more is received while earlier bytes are being handled.
     Submit,
     /// No wait: submit, and collect completions that are there.
     No,
@@ -100,7 +100,8 @@ pub(crate) trait Ring {
     ///
     /// # Errors
     ///
-    /// Those of io_uring_enter(2). The end of a wait by time is not an error.
+    /// Fails with the error of io_uring_enter(2). A wait that ends at its time limit is not an
+    /// error.
     fn enter(&mut self, wait: Wait) -> io::Result<()>;
 
     /// Takes the next completion that is there.
@@ -117,7 +118,7 @@ pub(crate) trait Ring {
     ///
     /// # Errors
     ///
-    /// Those of the calls that make the socket.
+    /// Fails with the error of the calls that create the socket.
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()>;
 
     /// Tests whether a send that need not wait has finished, with its error completion there, when

@@ -15,8 +15,8 @@ use crate::error::EngineError;
 const NEEDED: (u32, u32) = (6, 1);
 const NEEDED_TEXT: &str = "6.1";
 
-/// Rings are torn down by the kernel in the background, and until then their memory counts: a full
-/// quota of new rings right after old ones needs a little patience (25 ms were seen).
+/// The kernel tears rings down in the background, and their memory counts until then. So new rings
+/// that need the full quota may have to wait for old ones (25 ms were measured).
 const MEMLOCK_PATIENCE: Duration = Duration::from_millis(500);
 const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
 

@@ -1,10 +1,11 @@
 //! Number of receive buffers that the kernel is offered.
 //!
 //! The kernel takes buffers in the order in which they were offered. If all were offered, each
-//! would come round only after all the others and would have left the cache by then; and all would
-//! have been written to, however few are needed. So only as many are offered as turns take. The
-//! others lie idle, the last one used on top. Where receives are large, one buffer is offered at a
-//! time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
+//! would be used again only after all others, when it has left the cache. Also, all of their memory
+//! would be in use, even if few buffers are needed. So only as many are offered as a turn needs.
+//! The others are idle, and the one used last is offered first. Where receives are large, one
+//! buffer is offered at a time, and receives queue for it
+//! ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
 
 /// Buffers offered at the start, and at least afterwards unless receives are large.
 const LEAST: usize = 4;

@@ -38,7 +38,8 @@ pub(super) struct CompareArguments {
     /// The other side, named like BASE. Without it BASE must be an interleaved session.
     new: Option<String>,
 
-    /// Compare what does not compare: other machines, builds, scenarios or engines. Says so.
+    /// Compare also sessions of different machines, builds, scenarios or engines. The output says
+    /// so.
     #[arg(long)]
     force: bool,
 

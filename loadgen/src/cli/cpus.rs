@@ -17,7 +17,7 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
     affinity::parse_cpu_list(text).map(CpuList)
 }
 
-/// Fails where `flag` lists a processor that is not `allowed`.
+/// Fails if `flag` lists a processor that is not `allowed`.
 pub(super) fn check_cpus(
     flag: &str,
     list: Option<&CpuList>,
@@ -33,7 +33,7 @@ pub(super) fn check_cpus(
     )))
 }
 
-/// Fails where `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a
+/// Fails if `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a
 /// thread of this process.
 pub(super) fn check_own_cpus(
     cpus: Option<&CpuList>,

@@ -68,7 +68,7 @@ pub(super) struct DoctorArguments {
 #[derive(Serialize)]
 struct Report<'a> {
     schema: u32,
-    /// True where something invalidates a measurement.
+    /// True if something invalidates a measurement.
     spoiled: bool,
     findings: &'a [Finding],
 }

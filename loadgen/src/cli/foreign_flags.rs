@@ -107,7 +107,7 @@ fn hint(error: &Error, words: &[String]) -> Option<String> {
     foreign_flags().find(is_meant).map(|known| known.hint.to_owned())
 }
 
-/// Returns true where the wrong argument is a number behind -q, in a word of its own or not.
+/// Returns true if the wrong argument is a number behind -q, in a word of its own or not.
 fn is_quiet_with_a_rate(wrong: &str, words: &[String]) -> bool {
     let is_rate = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
     let behind = |word: &String| {

@@ -17,8 +17,9 @@ const GOALS: &str = "Goals";
 /// The goals of a run.
 #[derive(Debug, Default, Args)]
 pub(super) struct GoalArguments {
-    /// A goal of the run, else the exit status is 10: pN, mean, max (of the latency), rate, errors,
-    /// server-cpu (per message) or rss, with <, <=, > or >=. Repeatable: each has to hold.
+    /// A goal of the run. If it is missed, the exit status is 10. Metrics: pN, mean, max (of the
+    /// latency), rate, errors, server-cpu (per message) or rss, with <, <=, > or >=. Repeatable:
+    /// all must be met.
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS)]
     threshold: Vec<Threshold>,
 

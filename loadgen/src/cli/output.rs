@@ -101,7 +101,7 @@ impl Output {
         Ok(Self { flag, path: path.to_owned(), place })
     }
 
-    /// Returns true where standard output belongs to it alone.
+    /// Returns true if standard output belongs to it alone.
     pub(super) fn is_standard(&self) -> bool {
         matches!(self.place, OutputPlace::Standard)
     }
@@ -201,7 +201,7 @@ impl Files {
         Ok(Self(outputs))
     }
 
-    /// Returns true where standard output belongs to one of them alone.
+    /// Returns true if standard output belongs to one of them alone.
     pub(super) fn have_standard_output(&self) -> bool {
         self.0.iter().any(Output::is_standard)
     }

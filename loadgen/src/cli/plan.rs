@@ -87,8 +87,9 @@ pub(super) struct PlacementArguments {
     #[arg(long, value_name = "NAME", help_heading = WORKERS)]
     congestion: Option<Congestion>,
 
-    /// Waiting of a thread: sleep costs nothing and wakes late, spin is exact and takes a whole
-    /// processor [default: spin in an open loop against --spawn-cpus on other cores, else sleep].
+    /// Waiting of an idle thread. sleep uses no CPU time and wakes late. spin is exact and uses a
+    /// whole processor [default: spin in an open loop against --spawn-cpus on other cores, else
+    /// sleep].
     #[arg(long, value_enum, value_name = "spin|sleep", hide_possible_values = true, help_heading = WORKERS)]
     wait: Option<Wait>,
 

@@ -38,8 +38,7 @@ pub(super) struct ReportArguments {
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
 
-    /// Compare what does not compare: other machines, builds, scenarios or engines. The page says
-    /// so.
+    /// Compare also sessions of different machines, builds, scenarios or engines. The page says so.
     #[arg(long)]
     force: bool,
 

@@ -51,10 +51,12 @@ latency runs from the planned time, so that a server that stalls pays for the me
 latency as users see it. Every echo is compared with what was sent. Ctrl-C ends the run with what it has; a second one ends \
 it at once.
 
-A run is INVALID where its figures are not the server's: p99 of the lag beyond half of the latency's (and beyond 100 us), \
-fewer than 99 % of the planned messages back within the window, --max-outstanding reached; in a closed loop a thread of the \
-generator busy for more than 95 % of the window while the server's busiest one ran for less than 90 %; lost connections, \
-wrong echoes, a debug build, a machine that stood still.
+A run is INVALID if something other than the server decided its figures, or if echoes or connections were lost or wrong. \
+In any loop: a lost connection, a wrong or missing echo, a message outstanding at the end, no echo within the window, a \
+debug build, or a generator that stood still for 100 ms at a time or for a tenth of the window. In an open loop: p99 of the \
+lag above 500 us, more than 1 % of the planned messages not sent, fewer than 99 % back, or --max-outstanding reached. In a \
+closed loop: a thread of the generator busy for more than 95 % of the window while the server's busiest one ran for less \
+than 90 %, or more than 1 % of the connections waiting too long for an echo at the end.
 
 ";
 

@@ -64,7 +64,7 @@ pub(super) struct SessionArguments {
 }
 
 impl SessionArguments {
-    /// Returns the folder to store in, and to look for earlier sessions in. `usual` is true where
+    /// Returns the folder to store in, and to look for earlier sessions in. `usual` is true if
     /// the usual folder is made when it is not there.
     pub(super) fn results(&self, usual: bool) -> Option<&Path> {
         let default = Path::new(RESULTS);
@@ -326,7 +326,7 @@ fn figures(document: &Document, show: Presentation, outcome: Outcome) -> (Blocks
 /// Stores the session and writes it to the file of `--json`. Then prints its text and the name of
 /// the stored file, and returns that name.
 ///
-/// `to_error` is true where standard output belongs to a document, so that the text goes to
+/// `to_error` is true if standard output belongs to a document, so that the text goes to
 /// standard error. The text also goes there where the session cannot be written. Then the document
 /// goes to standard output, so that no result is lost.
 fn keep(
@@ -368,7 +368,7 @@ fn change(store: &Store, document: &Document) -> anyhow::Result<Blocks> {
     Ok(Blocks::default().notes(skipped).then(change.as_ref().map_or_else(none, text::since)))
 }
 
-/// Returns true where the same metric of the same scenario regressed in both.
+/// Returns true if the same metric of the same scenario regressed in both.
 fn is_confirmed(first: &Document, second: &Document) -> bool {
     let regressed = |document| {
         let judgements = Conclusion::stored(document).into_iter().flat_map(|one| &one.judgements);

@@ -51,8 +51,8 @@ pub(super) fn interrupted_code() -> u8 {
 
 /// The view at the bottom of a terminal, shared by all who print while there is one.
 ///
-/// Lines end where their text ends: what is filled up to the margin is broken anew wherever the
-/// terminal gets narrower, and cannot be found again.
+/// Lines are not padded to the margin. A narrower terminal would wrap padded lines, and the view
+/// could then not find its rows to clear them.
 #[derive(Clone, Default)]
 pub(super) struct Screen {
     view: Arc<Mutex<View>>,
@@ -197,7 +197,7 @@ fn screen_width() -> usize {
     columns_of(io::stderr()).unwrap_or(USUAL_WIDTH)
 }
 
-/// Returns true where this process is in the foreground of the terminal. The kernel stops others
+/// Returns true if this process is in the foreground of the terminal. The kernel stops others
 /// that set its modes (SIGTTOU), and a shell has put its own modes back by then.
 fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
@@ -244,7 +244,7 @@ fn catch_signals(wish: Arc<AtomicBool>, screen: Screen) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns true where this process was started with the signal ignored: a bit of `SigIgn`
+/// Returns true if this process was started with the signal ignored: a bit of `SigIgn`
 /// (proc(5)), which counts signals from 1.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -256,8 +256,8 @@ fn is_ignored(signal: i32) -> bool {
 
 /// Shows a run on standard error where that is a terminal, and nothing elsewhere.
 ///
-/// Nothing of it outlives the program: the terminal is as it was before at the end, before an error
-/// is printed, at the second signal and by a panic. The cursor is never hidden.
+/// It restores the terminal at the end, before an error is printed, at the second signal, and on a
+/// panic. The cursor is never hidden.
 #[derive(Default)]
 pub(super) struct Terminal {
     /// True once the user wants the run to end.

@@ -1,8 +1,8 @@
 //! Comparing two sides: the statistics, the metrics that are judged, and the rule of the verdict.
 //!
-//! [`sides`] pairs the runs of a document up, [`statistics`] makes estimates of them, [`judge`] a
-//! verdict; [`noise`] says what the machine does to identical servers, below which nothing is
-//! judged a change; [`proof`] how often a verdict is wrong.
+//! [`sides`] forms pairs of the runs of a document, [`statistics`] estimates the effect, and
+//! [`judge`] gives the verdict. [`noise`] measures the noise floor from identical servers: no
+//! smaller effect counts as a change. [`proof`] measures how often a verdict is wrong.
 
 #[cfg(test)]
 pub(crate) mod example;

@@ -97,7 +97,7 @@ impl Noises {
     }
 }
 
-/// Returns true where the noise of one scenario is that of the other. The exact fixed rate follows
+/// Returns true if the noise of one scenario is that of the other. The exact fixed rate follows
 /// the server's capacity, and the server's settings may be known in one of them alone.
 fn is_like(one: &Scenario, other: &Scenario) -> bool {
     let essence = |scenario: &Scenario| {

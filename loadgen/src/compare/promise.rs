@@ -52,8 +52,8 @@ impl Promise {
         upper.over(lower, document, is_sound)
     }
 
-    /// Returns the outcome for an estimate: the whole interval lies within the limit (kept) or
-    /// beyond it (MISSED); or it needs more rounds (open), or has no limit (reported).
+    /// Returns the outcome for an estimate. It is "kept" or "MISSED" if the whole interval lies
+    /// within or beyond the limit, and else "open". Without a limit it is "reported".
     pub(crate) fn outcome(&self, estimate: &Estimate) -> &'static str {
         match (self.at_most, estimate.interval) {
             (None, _) => "reported",

@@ -1,5 +1,5 @@
-//! Frequency of wrong verdicts: recorded pairs whose answer is known, cut into blocks as large as a
-//! duel, each judged by the code that judges a duel ([`Conclusion::of_arms`]).
+//! Frequency of wrong verdicts. Recorded pairs with a known answer are cut into blocks as large as
+//! a duel. The code that judges a duel judges each block ([`Conclusion::of_arms`]).
 //!
 //! What is recorded are sessions of pairs: of a server against itself, and against the same server
 //! slowed by a known amount. The answer of the first is "no change". Blocks that share no run are

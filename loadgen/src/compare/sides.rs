@@ -190,7 +190,7 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// Returns true where a run's figures may be compared with others.
+/// Returns true if a run's figures may be compared with others.
 pub(crate) fn is_sound(run: &Run) -> bool {
     run.valid && !run.interrupted
 }

@@ -43,9 +43,9 @@ fn verdict(gate: &Judgement, p_adjusted: f64, limit: f64) -> Verdict {
 /// Number of further pairs that would decide an inconclusive verdict, if estimate and spread stay
 /// what they are.
 ///
-/// An interval shrinks with the square root of the pairs. Inside the threshold it must shrink until
-/// it fits; beyond, until it excludes "no change" at the level that is left for the strictest of
-/// the gates.
+/// The width of an interval falls with the square root of the number of pairs. An estimate within
+/// the threshold needs an interval within the threshold. An estimate beyond it needs an interval
+/// that excludes "no change" at the level of the strictest gate.
 fn more_pairs(gate: &Judgement, limit: f64, gates: usize) -> Option<usize> {
     let made = gate.pairs;
     let least = MIN_PAIRS.max(pairs_to_be_significant(gates)).saturating_sub(made);

@@ -183,10 +183,10 @@ fn no_connection() -> Outcome {
     (Verdict::Broken, "no connection".into())
 }
 
-/// Writes on a thread of its own, so that neither side waits for the other. A failed write is not a
-/// finding: the server may have closed. The probe is sent after this number of replies, so that it
-/// is not a frame before the server's 101 (RFC 6455 4.1), and its pong, which may overtake an echo
-/// (5.5.3), does not end a case too early.
+/// Writes on a separate thread, so that neither side waits for the other. A failed write is not a
+/// finding, because the server may have closed the connection. The probe is sent after
+/// `probe_behind` replies, so that no frame precedes the server's 101 (RFC 6455 4.1). The probe's
+/// pong may overtake an echo (5.5.3), and would otherwise end a case too early.
 fn exchange(
     stream: &TcpStream,
     writes: &[Vec<u8>],

@@ -19,14 +19,15 @@ use super::wire::{self, BINARY, FIN, PING, TEXT, frame, raw};
 const UNREAD: u64 = 64 << 20;
 const MESSAGE: usize = 64 << 10;
 
-/// Memory that the echoes of a peer that does not read may cost: high-water mark, a message and a
-/// turn's receives (1 MiB each at most), and as much again for the allocator.
+/// Largest growth of memory by the echoes to a peer that does not read. High-water mark, a message
+/// and a turn's receives are 1 MiB each at most. The rest is for the allocator.
 const GROWTH: u64 = 8 << 20;
 /// The same over TLS, where ciphertext lies beside the plaintext that it is made of, in buffers of
 /// other sizes.
 const GROWTH_OVER_TLS: u64 = 2 * GROWTH;
 
-/// No progress for this long: the server has ceased to read. It ends the wait, and decides nothing.
+/// Time without progress after which the server counts as no longer reading. It ends the wait, and
+/// does not influence the verdict.
 const STUCK: Duration = Duration::from_millis(500);
 
 const CONNECTIONS: usize = 100;
@@ -84,8 +85,8 @@ fn rss(pid: u32) -> io::Result<u64> {
     kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
-/// Sends `unit` over and over without reading until the server takes no more: how many bytes it
-/// took, how much its memory grew, and the writer, which goes on when reading begins.
+/// Result of sending without reading until the server accepts no more: the accepted bytes, and the
+/// growth of its memory. The writer continues when the peer begins to read.
 struct Unread {
     taken: u64,
     /// Growth of a server whose process is known.
@@ -94,8 +95,8 @@ struct Unread {
     writer: thread::JoinHandle<io::Result<()>>,
 }
 
-/// Touches what a server keeps for good once messages come, such as its receive buffers: that is
-/// not growth by unread output.
+/// Has the server allocate what it keeps permanently after the first messages, such as receive
+/// buffers. That memory is not growth by unread output.
 fn warm_up(target: &Target) -> io::Result<()> {
     let mut stream = wire::open(target)?;
     let message = frame(BINARY, &[0x5a; 60_000]);
@@ -142,8 +143,9 @@ fn leave_unread(target: &Target, stream: &TcpStream, unit: Vec<u8>) -> io::Resul
 }
 
 impl Unread {
-    /// By the memory where it is known. Otherwise by what was taken: a server that has taken
-    /// everything keeps it somewhere, as two sockets' buffers hold only a part of it.
+    /// Judges by the growth of memory if it is known, and otherwise by the accepted bytes. A server
+    /// that has accepted all of them must keep them in memory, because the buffers of two sockets
+    /// have room only for a part.
     fn judge(&self) -> Outcome {
         let taken = self.taken >> 20;
         match self.growth {

@@ -52,8 +52,8 @@ pub(super) enum Answer {
     Opens(Vec<Frame>),
     /// This status with these fields, then the end of TCP.
     Status(u16, &'static [(&'static str, &'static str)]),
-    /// As [`Status`](Self::Status), or 200 with any page: no WebSocket was asked for, and what else
-    /// was may be passed over (RFC 9110 7.8).
+    /// As [`Status`](Self::Status), or 200 with any page. The request did not ask for a WebSocket,
+    /// and a server may ignore an upgrade to anything else (RFC 9110 7.8).
     StatusOrPage(u16, &'static [(&'static str, &'static str)]),
     /// 400, or a dropped connection: a client of another protocol cannot read more.
     StatusOrDrop,
@@ -325,8 +325,8 @@ impl Answer {
 /// Fields that a refusal with their status must have (RFC 9110 15.5.6, 15.5.22).
 const OBLIGATORY: [&str; 2] = ["Allow", "Upgrade"];
 
-/// RFC 6455 leaves the status to the server ("such as 400", 4.2.1), HTTP whether the connection
-/// stays: another refusal, and one that lacks a field that only helps, is lax.
+/// Judges a refusal. RFC 6455 leaves the status to the server ("such as 400", 4.2.1), and HTTP lets
+/// the connection stay open. So another refusal is lax, and so is one that lacks an optional field.
 fn refused(wanted: u16, fields: &[(&str, &str)], seen: &Seen) -> Outcome {
     let verdict = match status(&seen.head) {
         None | Some(101) => Verdict::Lax,

@@ -48,7 +48,7 @@ pub struct Servers {
     pub(super) path: String,
     /// Time for each answer. Only a server that does not answer takes so long.
     patience: Duration,
-    /// True where a relay adds TLS on the way to the server.
+    /// True if a relay adds TLS on the way to the server.
     behind_tls: bool,
     /// Those of ours in the order of the variants, or a foreign one.
     addresses: Vec<SocketAddr>,
@@ -81,7 +81,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// Fails where no relay can be set up.
+    /// Fails if no relay can be set up.
     pub fn own(
         addresses: [SocketAddr; 5],
         pid: u32,
@@ -147,7 +147,7 @@ pub(super) struct Target {
     pub(super) path: String,
     pub(super) patience: Duration,
     pub(super) pid: Option<u32>,
-    /// True where the server does TLS.
+    /// True if the server does TLS.
     pub(super) tls: bool,
 }
 

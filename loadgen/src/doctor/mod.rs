@@ -52,9 +52,9 @@ pub(crate) struct Finding {
     pub(crate) severity: Severity,
     /// The observation.
     pub(crate) seen: String,
-    /// Reason why it matters; empty where it does not.
+    /// Reason why it matters; empty if it does not.
     pub(crate) why: String,
-    /// Command or advice that fixes it; empty where there is nothing to fix.
+    /// Command or advice that fixes it; empty if there is nothing to fix.
     pub(crate) fix: String,
 }
 

@@ -1,4 +1,5 @@
-//! A healthy machine as a tree of files, and what is found when one of them says something else.
+//! Tests of the checks on a healthy machine, which is a tree of files, and after changes of those
+//! files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ impl Drop for Tree {
 }
 
 impl Tree {
-    /// Two processors, each a core of its own, nothing else going on.
+    /// Creates the files of a healthy machine: two processors on separate cores, and no other busy
+    /// process.
     fn healthy(name: &str) -> Self {
         let tree = Self(
             std::env::temp_dir().join(format!("sparring-doctor-{name}-{}", std::process::id())),
@@ -93,13 +95,13 @@ impl Tree {
         Activity::now(&System::below(&self.0))
     }
 
-    /// Findings here, a second after `before`.
+    /// Returns the findings for this tree, compared with the earlier activity `before`.
     fn examine(&self, before: &Activity, intent: &Intent) -> Vec<Finding> {
         let system = System::below(&self.0);
         judge(&Evidence { system: &system, intent, before, after: &self.activity() })
     }
 
-    /// The finding of one check.
+    /// Returns the finding of one check.
     fn find(&self, before: &Activity, intent: &Intent, check: &str) -> Finding {
         let findings = self.examine(before, intent);
         findings
@@ -115,7 +117,7 @@ const LIMITS: &str = "Limit                     Soft Limit           Hard Limit 
                       Max open files            1024                 1048576              files     \n\
                       Max locked memory         8388608              unlimited            bytes     ";
 
-/// Findings of `check` after a second in which these files changed.
+/// Returns the finding of `check` after a second in which these files changed.
 fn after(name: &str, check: &str, changes: &[(&str, &str)]) -> Finding {
     after_with(name, check, changes, &Intent::default())
 }
@@ -324,7 +326,7 @@ fn others_on_the_machine() {
     assert_found(&found, Spoils, "1.50 processors", "--cpuset-cpus");
     let found = after("quota-v1", "quota", &quota_v1("20000", "-1"));
     assert_found(&found, Spoils, "0.20 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
-    // The smallest of the group and all around it binds.
+    // The smallest quota of the group and of its ancestors applies.
     let found = after("quota-parent", "quota", &quota_v1("20000", "5000"));
     assert_found(&found, Spoils, "0.05 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
     assert_found(&after("quota-none", "quota", &quota_v1("-1", "-1")), Fine, "none", "");
@@ -359,7 +361,8 @@ fn others_on_the_machine() {
     assert_found(&after("idle-one", "others", &[]), Fine, "no other process", "");
 }
 
-/// Files of a hierarchy of version 1 whose groups have these quotas, in units of 100,000.
+/// Returns the files of a version 1 hierarchy whose groups have these quotas, in microseconds per
+/// period of 100,000.
 fn quota_v1<'a>(own: &'a str, parent: &'a str) -> [(&'a str, &'a str); 6] {
     [
         ("proc/self/cgroup", "3:cpuset:/\n2:cpu,cpuacct:/docker/a\n0::/"),

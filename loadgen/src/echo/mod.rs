@@ -1,9 +1,9 @@
 //! A small echoing client: connects, sends every message back, leaves the ending to the server.
 //!
-//! It is the client's side of the protocol as strict as it can be, to test servers with
-//! (`sparring-loadgen echo`), and to be tested itself: the Autobahn testsuite drives it through the
-//! same cases as any other client. One connection at a time. A message comes back whole, as one
-//! masked frame of the same kind, after all of it has arrived and is valid.
+//! It is a strict client for tests of servers (`sparring-loadgen echo`). It is also tested itself:
+//! the Autobahn testsuite runs the same cases against it as against any other client. One
+//! connection at a time. A message comes back whole, as one masked frame of the same kind, after
+//! all of it has arrived and is valid.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -143,7 +143,7 @@ pub struct EndedConnection {
 ///
 /// # Errors
 ///
-/// Fails where the plan cannot be carried out, or a connection cannot be opened. A connection that
+/// Fails if the plan cannot be carried out, or a connection cannot be opened. A connection that
 /// opened and ended is never an error, however it ended.
 pub fn execute(plan: &Plan, watch: impl FnMut(&EndedConnection) + 'static) -> anyhow::Result<()> {
     plan.check()?;
@@ -173,9 +173,9 @@ fn config(plan: &Plan) -> Config {
     }
 }
 
-/// Masking keys and nonces. The server chooses what is sent back to it, so the keys must not be
-/// predictable to it (RFC 6455 5.3, 10.3): a hash of a counter under a secret key, both of which
-/// the standard library has.
+/// Masking keys and nonces. The server chooses the payloads, so the keys must not be predictable to
+/// it (RFC 6455 5.3, 10.3). They are hashes of a counter with a secret key, by the standard
+/// library.
 #[derive(Debug, Default)]
 struct Secrets {
     hash: RandomState,
@@ -213,7 +213,7 @@ struct EchoClient {
     failures: Failures,
     /// The connection that is being made, and the last one while none is.
     connection: EndedConnection,
-    /// True where nothing is under way, so that the next connection can begin.
+    /// True if nothing is under way, so that the next connection can begin.
     is_idle: bool,
     /// Error that ends the run.
     failure: Option<anyhow::Error>,

@@ -122,7 +122,7 @@ impl Arm {
         }
     }
 
-    /// Returns true where it takes part in a scenario. Raw bytes are for our own server alone.
+    /// Returns true if it takes part in a scenario. Raw bytes are for our own server alone.
     pub(crate) fn takes(&self, scenario: &Scenario) -> bool {
         let can_serve = self.is_own() || scenario.load.transport.is_websocket();
         self.absent.is_none()
@@ -216,7 +216,7 @@ impl Scenario {
         self.load.all_connections() + SPARE_DESCRIPTORS
     }
 
-    /// Returns true where its figure is the time of a message, and not the capacity of a server.
+    /// Returns true if its figure is the time of a message, and not the capacity of a server.
     pub(crate) fn is_about_latency(&self) -> bool {
         self.load.connections == 1 || self.load.rate_per_s.is_some()
     }

@@ -77,7 +77,7 @@ enum Entry {
 
 impl Experiment {
     /// Reads the built-in experiment of this name, or the file at this path. Scenarios come from
-    /// `catalogue`. Fails where there is neither, or where the file has a key, a scenario or an arm
+    /// `catalogue`. Fails if there is neither, or where the file has a key, a scenario or an arm
     /// that cannot be used.
     pub(crate) fn read(name: &str, catalogue: &Catalogue) -> anyhow::Result<Self> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {

@@ -41,17 +41,17 @@ pub(crate) struct Experiment {
     /// Runs of each arm in each scenario.
     pub(crate) rounds: u32,
     pub(crate) show: Presentation,
-    /// True where a server that is not ours must echo messages of many lengths before it is
+    /// True if a server that is not ours must echo messages of many lengths before it is
     /// measured.
     pub(crate) try_echoes: bool,
-    /// True where the generator spins in scenarios about latency. The time that a sleeping thread
+    /// True if the generator spins in scenarios about latency. The time that a sleeping thread
     /// needs to wake would be part of every latency, and hide the difference of the arms.
     pub(crate) spin: bool,
     pub(crate) promises: Vec<Promise>,
 }
 
 impl Experiment {
-    /// Returns true where the session is judged pair by pair, so that rounds with a run that cannot
+    /// Returns true if the session is judged pair by pair, so that rounds with a run that cannot
     /// be used are replaced.
     pub(crate) fn is_of_pairs(&self) -> bool {
         matches!(self.show, Presentation::Verdict | Presentation::Noise)

@@ -47,7 +47,7 @@ pub(super) struct Cell {
     pub(super) plan: Plan,
     /// True for a debug build of the server, whose figures mean nothing.
     is_debug: bool,
-    /// True where only echoes matter and not figures, so that only failures are repeated.
+    /// True if only echoes matter and not figures, so that only failures are repeated.
     is_for_correctness: bool,
     has_succeeded: bool,
     /// Failed attempts since the last successful one.
@@ -71,12 +71,12 @@ impl Cell {
         }
     }
 
-    /// Returns true where its server cannot be started at all.
+    /// Returns true if its server cannot be started at all.
     pub(super) fn is_hopeless(&self) -> bool {
         self.is_hopeless
     }
 
-    /// Returns true where another run is not worth the time. A cell with an earlier success gets
+    /// Returns true if another run is not worth the time. A cell with an earlier success gets
     /// twice the attempts.
     pub(super) fn is_given_up(&self) -> bool {
         let most = if self.has_succeeded { 2 * ATTEMPTS } else { ATTEMPTS };
@@ -150,7 +150,7 @@ pub(super) struct Attempted {
     pub(super) run: Option<Run>,
     /// Reason why the last attempt failed, without text that must not be stored.
     pub(super) failure: Option<String>,
-    /// True where the user ended the session meanwhile.
+    /// True if the user ended the session meanwhile.
     pub(super) is_interrupted: bool,
 }
 
@@ -240,7 +240,7 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    /// Takes one of the session's remaining repeats. Returns false where there was none.
+    /// Takes one of the session's remaining repeats. Returns false if there was none.
     fn take_repeat(&mut self, kind: FaultKind) -> bool {
         let left = match kind {
             FaultKind::Failed | FaultKind::Invalid => &mut self.left_for_bad,
@@ -312,7 +312,7 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     Some(Run { repeated, ..run })
 }
 
-/// Returns true where server and generator each have processors of their own, so that waiting tells
+/// Returns true if server and generator each have processors of their own, so that waiting tells
 /// of others.
 fn has_own_processors(plan: &Plan) -> bool {
     let server = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
@@ -337,7 +337,7 @@ fn disturbance(run: &Run) -> Option<String> {
     }
 }
 
-/// Returns the reasons why a run shows a server that does not work. Empty where the server or the
+/// Returns the reasons why a run shows a server that does not work. Empty if the server or the
 /// machine may only be slow.
 fn broken(run: &Run) -> Vec<String> {
     use InvalidKind::{CutTail, NoEcho, Outstanding, OutstandingLimit, RateNotKept};
@@ -351,7 +351,7 @@ fn broken(run: &Run) -> Vec<String> {
     reasons
 }
 
-/// Returns true where another attempt would fail in the same way.
+/// Returns true if another attempt would fail in the same way.
 fn is_hopeless(error: &RunError) -> bool {
     match error {
         RunError::Plan(_) | RunError::Setup(_) | RunError::Engine(_) => true,

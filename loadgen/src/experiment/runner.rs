@@ -74,7 +74,7 @@ struct Row {
 }
 
 impl<'a> Runner<'a> {
-    /// Decides which arms and scenarios can run here. Fails where nothing is left to measure or to
+    /// Decides which arms and scenarios can run here. Fails if nothing is left to measure or to
     /// compare.
     pub(crate) fn new(
         experiment: &'a Experiment,
@@ -149,7 +149,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others.
-    /// Fails where the session is complete, or is of another experiment, machine or server.
+    /// Fails if the session is complete, or is of another experiment, machine or server.
     pub(crate) fn resume(
         mut self,
         document: Document,
@@ -360,7 +360,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Leaves out servers that do not echo correctly. Returns true where the user ended the
+    /// Leaves out servers that do not echo correctly. Returns true if the user ended the
     /// session.
     fn make_trials(&mut self, repeats: &mut Repeats<'_>) -> bool {
         for plan in std::mem::take(&mut self.trials) {
@@ -462,7 +462,7 @@ impl<'a> Runner<'a> {
         self.marks.push(mark);
     }
 
-    /// Makes the runs of all rounds. Returns true where the user ended it early.
+    /// Makes the runs of all rounds. Returns true if the user ended it early.
     fn make_runs(&mut self, repeats: &mut Repeats<'_>) -> bool {
         let (began, mut all) = (Instant::now(), self.runs_left());
         let (mut round, mut wanted, mut made) = (0, self.experiment.rounds, 0);

@@ -24,11 +24,11 @@ pub(crate) struct Setup {
     pub(crate) tag: Option<String>,
     /// Target and placement of every run. Its load and labels are replaced.
     pub(crate) plan: Plan,
-    /// True where the URL of `plan` was typed. Otherwise the protocol of the scenario decides.
+    /// True if the URL of `plan` was typed. Otherwise the protocol of the scenario decides.
     pub(crate) has_url: bool,
     /// Processors of the servers; empty: not pinned.
     pub(crate) server_cpus: Vec<usize>,
-    /// True where server and generator have cores of their own.
+    /// True if server and generator have cores of their own.
     pub(crate) is_apart: bool,
     /// Notes for the reader of the session, one sentence each.
     pub(crate) marks: Vec<String>,

@@ -13,13 +13,13 @@ const TIMES: u64 = 4;
 /// A trial ends with its last echo; this is for a server that does not echo.
 const AT_MOST: Duration = Duration::from_secs(10);
 
-/// Usual share of the capacity: busy enough for queues to show, and far enough from the edge that
-/// neither a few percent less capacity nor a moment of standstill make an overload.
+/// Usual share of the capacity. It is high enough for queues to appear. It is low enough that
+/// neither a few percent less capacity nor a short standstill causes an overload.
 ///
-/// After a standstill everything that was due comes late until the backlog is gone: the higher the
-/// rate, the longer. On a busy machine 4 of 22 runs were valid at 0.7 of the capacity (the lag of
-/// the others was more than half of their latency, or the rate was not kept), 11 of 22 at 0.5; the
-/// median latency was the same, 24 us.
+/// After a standstill messages are late until the backlog is gone, and longer at a higher rate. On
+/// a busy machine 11 of 22 runs were valid at 0.5 of the capacity, and 4 of 22 at 0.7. In the other
+/// runs at 0.7 lag was more than half of the latency, or the rate was not kept. The median latency
+/// was the same, 24 us.
 pub(crate) const SHARE_OF_CAPACITY: f64 = 0.5;
 
 /// Returns the trials of a server, named by what they try. `plan` is its plan for any scenario.
@@ -63,8 +63,9 @@ pub(super) fn calibration(fixed: &Plan) -> Plan {
     })
 }
 
-/// Returns the rate for a share of a capacity, rounded down to two digits: a short run does not
-/// know more, and a round number is the same again next time. `None` below one message a second.
+/// Returns the rate for a share of a capacity, rounded down to two digits. A short run measures no
+/// more digits, and a rounded rate is more likely to be the same the next time. `None` below one
+/// message a second.
 pub(super) fn rate(capacity: f64, share: f64) -> Option<f64> {
     let rate = capacity * share;
     if rate < 1.0 || !rate.is_finite() {

@@ -54,7 +54,7 @@ struct Search<'a, E> {
 }
 
 impl<E> Search<'_, E> {
-    /// Returns true where the thresholds are met at `rate`. A trial that the generator or the
+    /// Returns true if the thresholds are met at `rate`. A trial that the generator or the
     /// machine limited is repeated once. Such a trial tells nothing about the server, and the
     /// machine may have been disturbed.
     fn try_rate(&mut self, rate: f64, is_confirmation: bool) -> Result<bool, E> {

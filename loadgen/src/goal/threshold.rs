@@ -14,9 +14,9 @@ use crate::result::{GoalJudgement, Run, percentile};
 #[derive(Clone, Debug)]
 pub(crate) struct Threshold {
     metric: Metric,
-    /// True where the figure must stay below the limit, false where it must exceed it.
+    /// True if the figure must stay below the limit, false if it must exceed it.
     is_upper: bool,
-    /// True where the limit itself will do.
+    /// True if the limit itself will do.
     is_inclusive: bool,
     /// In the metric's unit: nanoseconds, messages a second, a count, bytes.
     limit: f64,
@@ -92,13 +92,13 @@ impl fmt::Display for Threshold {
 }
 
 impl Threshold {
-    /// Returns true where it is about the server's process, which is known only where the generator
+    /// Returns true if it is about the server's process, which is known only where the generator
     /// started it.
     pub(crate) fn needs_spawn(&self) -> bool {
         matches!(self.metric, Metric::ServerCpu | Metric::Rss)
     }
 
-    /// Returns true where more load makes it harder to reach: only of such is there a highest rate.
+    /// Returns true if more load makes it harder to reach: only of such is there a highest rate.
     pub(crate) fn limits_rate(&self) -> bool {
         self.metric != Metric::Rate && self.is_upper
     }
@@ -191,7 +191,7 @@ impl Metric {
         }
     }
 
-    /// Returns true where the figure of this run is a lower bound.
+    /// Returns true if the figure of this run is a lower bound.
     fn is_bound(self, run: &Run) -> bool {
         run.censored.is_some_and(|censored| match self {
             Self::Quantile(q) => censored.bounds(q),

@@ -24,7 +24,7 @@ pub struct Machine {
     pub cores: u32,
     /// Logical CPUs that are online.
     pub threads: u32,
-    /// True where cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where
+    /// True if cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where
     /// the kernel does not say.
     pub smt: Option<bool>,
     /// Memory the kernel manages, bytes.

@@ -122,7 +122,7 @@ pub(crate) struct CpuSpent {
     pub(crate) faults: u64,
     /// Origin of the CPU time.
     pub(crate) source: CostSource,
-    /// True where processes ended without a wait, so that part of their time is missing.
+    /// True if processes ended without a wait, so that part of their time is missing.
     pub(crate) is_incomplete: bool,
     /// Total CPU time by `/proc/PID/stat`, where it differs by more than the error of ticks.
     pub(crate) other_total_ns: Option<u64>,

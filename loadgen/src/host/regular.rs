@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open as open_with};
 /// Largest file that is read: a session has a few MiB, the recording of a long proof some 100 MiB.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Opens the regular file at `path` for reading; a symbolic link to one will do. Fails where it is
+/// Opens the regular file at `path` for reading; a symbolic link to one will do. Fails if it is
 /// no regular file, and where it is too large.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let resolved = open_with(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -36,7 +36,7 @@ impl Transport {
         }
     }
 
-    /// Returns true where messages are framed; otherwise there are only bytes.
+    /// Returns true if messages are framed; otherwise there are only bytes.
     pub fn is_websocket(self) -> bool {
         self != Self::Tcp
     }

@@ -1,7 +1,7 @@
 //! The traffic of a run as one value.
 //!
-//! Flags parse into a [`Load`], the catalogue names loads, the client carries one out, and a
-//! document stores it as `parameters`. A field is written down once, here.
+//! Flags parse into a [`Load`], the catalogue gives names to loads, the client carries one out, and
+//! a document stores it as `parameters`. Every field is declared once, here.
 
 mod arguments;
 mod arrival;
@@ -51,8 +51,8 @@ pub struct Load {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
     pub pipeline: u32,
 
-    /// Open loop: messages a second over all connections, sent at planned times, whatever comes
-    /// back. 500, 50k, 50/1s, 200/100ms.
+    /// Open loop: messages a second over all connections, sent at planned times, whether or not
+    /// echoes arrive. 500, 50k, 50/1s, 200/100ms.
     #[arg(short = 'R', long = "rate", value_name = "RATE", value_parser = rate, help_heading = LOAD)]
     pub rate_per_s: Option<f64>,
 
@@ -150,8 +150,8 @@ pub struct Load {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     pub connect_timeout: Duration,
 
-    /// Longest time without any echo; then the server counts as dead. The run waits as long for the
-    /// last echoes.
+    /// Longest time without any echo. After it the server counts as not answering. The run waits as
+    /// long for the last echoes.
     #[serde(rename = "answer_timeout_ns", with = "span")]
     #[arg(long = "timeout", value_name = "TIME", value_parser = time, default_value = "5s",
           help_heading = LIMITS)]
@@ -187,12 +187,12 @@ impl Load {
         }
     }
 
-    /// Returns true where connections are closed and replaced during the load.
+    /// Returns true if connections are closed and replaced during the load.
     pub(crate) fn replaces_connections(&self) -> bool {
         self.messages_per_connection.is_some() || self.lifetime.is_some()
     }
 
-    /// Returns true where the number of messages is limited and the window ends with the last echo.
+    /// Returns true if the number of messages is limited and the window ends with the last echo.
     /// That is so in a closed loop. It is also so where the plan does not reach that number at an
     /// even interval from its beginning.
     pub(crate) fn ends_with_last_echo(&self) -> bool {

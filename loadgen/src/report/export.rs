@@ -19,7 +19,7 @@ const HEADER: &str = "second,sent,received,errors,p50_ns,p99_ns,max_ns,span_ns\n
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Returns the seconds of the measured window, from 0. The last one may have a shorter span. A cell
-/// is empty where the second does not carry the figure.
+/// is empty if the second does not carry the figure.
 pub(crate) fn csv(series: &[Second]) -> String {
     let cell = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     series.iter().fold(HEADER.to_owned(), |mut text, entry| {
@@ -80,9 +80,9 @@ fn buckets(highest: u64) -> u32 {
 }
 
 /// Returns the interval log that `HistogramLogProcessor` and its relatives read, of a window that
-/// began at `start` and lasted for `window`. Entry k is the second k, and empty where no echo came
+/// began at `start` and lasted for `window`. Entry k is the second k, and empty if no echo came
 /// in it. The last entry may be shorter than a second. Histograms are in nanoseconds, maxima in
-/// milliseconds. Fails where a histogram counts more than the format can hold.
+/// milliseconds. Fails if a histogram counts more than the format can hold.
 pub(crate) fn interval_log(
     start: SystemTime,
     window: Duration,

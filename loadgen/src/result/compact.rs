@@ -9,11 +9,11 @@ use crate::load::{Load, Transport};
 impl Run {
     /// Returns the run with every figure that tables and comparisons show, in about a kilobyte.
     ///
-    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, what
-    /// the scenario and the machine say of server and generator, and counters that no figure is
-    /// made of. `messages` is left out where all came back. Notes of valid runs and the reason why
-    /// nothing was counted are those of the first round alone. Histograms are coarse between the
-    /// percentiles.
+    /// Leaves out the phases (except connecting at a given rate), the seconds, and most latencies
+    /// of connecting. Also leaves out facts that the scenario or the machine already states, and
+    /// counters from which no figure is calculated. `messages` is left out where all came back.
+    /// Notes of valid runs and the reason why nothing was counted are those of the first round
+    /// alone. Histograms are coarse between the percentiles.
     pub(crate) fn compact(mut self, load: &Load) -> Self {
         let latencies = &mut self.latency_ns;
         latencies.connect = Latency::default();

@@ -36,7 +36,7 @@ pub struct Document {
     /// The server; in a comparison the newer side, the last of [`Document::arms`] whose commit is
     /// known.
     pub subject: Subject,
-    /// The sides of a comparison, by the names that the runs use; empty where there is one side.
+    /// The sides of a comparison, by the names that the runs use; empty if there is one side.
     #[serde(default)]
     pub arms: Vec<Arm>,
     /// Where both ran (the generator's machine where they differ).
@@ -199,7 +199,7 @@ pub struct Session {
     /// Kind of command that made it.
     pub kind: SessionKind,
     /// Words of the command that made it, for repeating it. Directories, host names and queries of
-    /// URLs, values of handshake fields, and subprotocols are left out. Empty where an earlier
+    /// URLs, values of handshake fields, and subprotocols are left out. Empty if an earlier
     /// build wrote the document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
@@ -219,7 +219,7 @@ pub struct Session {
     /// Order of the runs: `rounds` (each scenario once, then again) or `single`; comparisons add
     /// theirs.
     pub order: String,
-    /// True where the user ended it before it was complete.
+    /// True if the user ended it before it was complete.
     pub interrupted: bool,
     /// Facts to know before comparing: an engine that was not available, a shared core, a debug
     /// build.
@@ -338,22 +338,22 @@ pub struct Run {
     /// addresses are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Length of each phase. Absent where only figures are kept (runs of an experiment).
+    /// Length of each phase. Absent if only figures are kept (runs of an experiment).
     #[serde(default, skip_serializing_if = "is_default")]
     pub phases: Phases,
-    /// True where the figures may be compared with others.
+    /// True if the figures may be compared with others.
     pub valid: bool,
     /// Reasons why not, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_reasons: Vec<String>,
-    /// Kinds of these reasons, in the same order; empty where there is none, and where an earlier
+    /// Kinds of these reasons, in the same order; empty if there is none, and where an earlier
     /// build wrote it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_kinds: Vec<InvalidKind>,
     /// Notes to the reader, one sentence each: what was the limit where that is not certain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// True where the user ended it before its time; its figures cover what was measured.
+    /// True if the user ended it before its time; its figures cover what was measured.
     #[serde(default, skip_serializing_if = "is_default")]
     pub interrupted: bool,
     /// Messages planned for the measured window. Absent in a closed loop, which plans what it
@@ -366,7 +366,7 @@ pub struct Run {
     /// echoes of messages that were outstanding at its end. The latencies of an open loop are those
     /// of the messages planned in the window, whenever their echoes came.
     pub received: u64,
-    /// Outcomes of all messages, over the whole run. Absent where an earlier build wrote the
+    /// Outcomes of all messages, over the whole run. Absent if an earlier build wrote the
     /// document, and in a compact run where all came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
@@ -374,10 +374,10 @@ pub struct Run {
     pub rate_per_s: f64,
     /// Message bytes received per second of the measured window, headers not counted.
     pub bytes_per_s: f64,
-    /// Errors of connections, over the whole run; absent where there was none.
+    /// Errors of connections, over the whole run; absent if there was none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub errors: Errors,
-    /// Echoes that were not what was sent, over the whole run; absent where there was none.
+    /// Echoes that were not what was sent, over the whole run; absent if there was none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub integrity: Integrity,
     /// Latencies of messages and of connecting.
@@ -462,7 +462,7 @@ pub struct Censored {
 }
 
 impl Censored {
-    /// Returns true where the quantile `q` (0 to 1) is a lower bound.
+    /// Returns true if the quantile `q` (0 to 1) is a lower bound.
     pub fn bounds(self, q: f64) -> bool {
         q * 100.0 > self.exact_up_to
     }
@@ -489,7 +489,7 @@ pub struct Outages {
 }
 
 /// Periods in which a thread of the generator should have run and did not, summed over its threads.
-/// Ordinary lateness (10 ms) does not count.
+/// Lateness of up to 10 ms is ordinary and does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
     /// Sum of the periods, in nanoseconds.
@@ -507,8 +507,8 @@ pub struct Disturbance {
     pub server_waited: Option<f64>,
     /// Share of the generator's thread that waited most.
     pub generator_waited: f64,
-    /// Share of the processor that lost most, of those the run was confined to: time that the
-    /// hypervisor gave to others, in ticks of 10 ms.
+    /// Time that the hypervisor gave to others, counted in ticks of 10 ms. It is that of the most
+    /// affected processor to which the run was confined.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stolen: f64,
 }
@@ -612,9 +612,9 @@ impl Integrity {
     }
 }
 
-/// The four latencies of a run, nanoseconds. `sent` is a clock read just before the system call
-/// that carries the send (at most 16 messages in an open loop), received the one at the start of
-/// the turn: exact to one such call.
+/// The four latencies of a run, nanoseconds. A message counts as sent at a clock reading just
+/// before the system call that carries it, with at most 16 messages in an open loop. An echo counts
+/// as received at the start of the turn. So latencies are exact to one such call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// Time from the planned send to the echo.
@@ -629,14 +629,14 @@ pub struct Latencies {
     #[serde(default, skip_serializing_if = "is_default")]
     pub lag: Latency,
     /// Time from the start of connecting to the end of the opening handshake, one sample per
-    /// connection; where connections are replaced during the load, of those opened in the window.
-    /// Absent where there are no samples.
+    /// connection. If connections are replaced during the load, only those opened in the window
+    /// count. Absent if there are no samples.
     #[serde(default, skip_serializing_if = "is_default")]
     pub connect: Latency,
     /// The part of `connect` until TCP had connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_connect: Option<Latency>,
-    /// The part of `connect` from there on to the end of the TLS handshake; absent where there is
+    /// The part of `connect` from there on to the end of the TLS handshake; absent if there is
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_handshake: Option<Latency>,
@@ -662,7 +662,7 @@ pub struct Server {
     /// say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub congestion: Option<String>,
-    /// The CPUs it was confined to; empty where it was not.
+    /// The CPUs it was confined to; empty if it was not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cpus: Vec<u32>,
     /// CPU time per received message in the measured window, from the scheduler's nanosecond
@@ -688,11 +688,12 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss_bytes_per_connection: Option<f64>,
     /// Context switches per received message in the measured window because a thread waited for
-    /// something. Absent where threads that have ended did much of the work, because the kernel
+    /// something. Absent if threads that have ended did much of the work, because the kernel
     /// keeps no counts of ended threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voluntary_switches_per_message: Option<f64>,
-    /// The same because something else was to run.
+    /// Context switches per received message in the measured window because another thread was to
+    /// run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub involuntary_switches_per_message: Option<f64>,
     /// Page faults per received message in the measured window.
@@ -702,13 +703,13 @@ pub struct Server {
     /// host lets both be counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions_per_message: Option<f64>,
-    /// The processor's cycles, likewise.
+    /// Processor cycles per received message in the measured window, counted in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles_per_message: Option<f64>,
     /// Reason why instructions and cycles are not known, in a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_counted: Option<String>,
-    /// Counters of the server over its whole life, warm-up included (`--stats`); empty where it
+    /// Counters of the server over its whole life, warm-up included (`--stats`); empty if it
     /// does not say.
     #[serde(default, skip_serializing_if = "is_default")]
     pub counters: BTreeMap<String, u64>,
@@ -718,8 +719,8 @@ impl Server {
     /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts
     /// both.
     ///
-    /// Raw bytes have no messages for a server: it counts its reads as such. There they follow from
-    /// the bytes.
+    /// In raw bytes a server cannot distinguish messages, and counts its reads as messages. So for
+    /// `tcp` the number of messages is calculated from the bytes.
     pub(crate) fn enters_per_message(&self, load: &Load) -> Option<f64> {
         let enters = *self.counters.get("enters")?;
         let messages = match load.transport {
@@ -733,17 +734,17 @@ impl Server {
 /// Cost of a run for the generator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Client {
-    /// Its engine, by name; absent where [`Scenario::generator`] alone has it.
+    /// Name of its engine; absent if only [`Scenario::generator`] has it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub engine: String,
-    /// The CPUs of its threads, in their order; empty where they were not pinned.
+    /// The CPUs of its threads, in their order; empty if they were not pinned.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cpus: Vec<u32>,
     /// CPU time of its worker threads per received message in the measured window.
     pub cpu_ns_per_message: f64,
-    /// Share of the measured window each worker thread was on a CPU, 0 to 1.
+    /// Share of the measured window in which each worker thread was on a CPU, 0 to 1.
     pub cpu_utilisation: Vec<f64>,
-    /// Messages sent per `io_uring_enter`; `null` where the engine does not count.
+    /// Messages sent per `io_uring_enter`; `null` if the engine does not count the calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_per_enter: Option<f64>,
     /// Way in which an idle thread waits: `sleep` or `spin`.
@@ -755,7 +756,7 @@ pub struct Client {
 pub struct Second {
     /// Seconds since the window began, at the start of this one.
     pub second: u32,
-    /// Length of the part that is in the window, in nanoseconds. Absent where all of it is; the
+    /// Length of the part that is in the window, in nanoseconds. Absent if all of it is; the
     /// last one may be shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_ns: Option<u64>,
@@ -766,8 +767,9 @@ pub struct Second {
     /// Errors of any kind.
     #[serde(default, skip_serializing_if = "is_default")]
     pub errors: u64,
-    /// Median of the corrected latency, where the second carries it. Of the messages received in
-    /// this second in a closed loop, planned in it in an open one; so are the other two.
+    /// Median of the corrected latency, where the second carries it. In a closed loop it covers the
+    /// messages received in this second, in an open loop those planned in it. The same holds for
+    /// `p99` and `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50: Option<u64>,
     /// 99th percentile of the corrected latency, where the second carries it.

@@ -8,7 +8,7 @@ use super::{Document, Metric, SessionKind};
 /// [`Session::suite`](super::Session::suite).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentRecord {
-    /// Hash of everything that defines it: the same for the same experiment. Empty where an earlier
+    /// Hash of everything that defines it: the same for the same experiment. Empty if an earlier
     /// build made the session.
     pub hash: String,
     /// Runs of each arm in each scenario that were asked for.
@@ -40,7 +40,7 @@ pub enum Presentation {
 }
 
 impl Presentation {
-    /// Returns true where an experiment without arms is about our own server.
+    /// Returns true if an experiment without arms is about our own server.
     pub(crate) fn is_of_our_server(self) -> bool {
         matches!(self, Self::Figures | Self::Correctness)
     }

@@ -55,7 +55,7 @@ pub enum InvalidKind {
 }
 
 impl InvalidKind {
-    /// Returns true where it is the server's doing, where the generator was in time.
+    /// Returns true if it is the server's doing, where the generator was in time.
     pub(crate) fn is_servers(self) -> bool {
         matches!(
             self,
@@ -74,7 +74,7 @@ impl InvalidKind {
         )
     }
 
-    /// Returns true where it holds for every run of these programs, whatever the load.
+    /// Returns true if it holds for every run of these programs, whatever the load.
     pub fn is_of_the_build(self) -> bool {
         matches!(self, Self::DebugGenerator | Self::DebugServer)
     }

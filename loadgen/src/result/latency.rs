@@ -27,7 +27,7 @@ pub struct Latency {
     pub count: u64,
     /// Arithmetic mean; 0 where there are no samples.
     pub mean: f64,
-    /// Median; like all percentiles absent where fewer than 100 samples lie above it.
+    /// Median; like all percentiles absent if fewer than 100 samples lie above it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50: Option<u64>,
     /// 90th percentile.
@@ -44,7 +44,7 @@ pub struct Latency {
     pub p99_99: Option<u64>,
     /// Highest sample, to the histogram's precision; 0 where there are none.
     pub max: u64,
-    /// The histogram (HdrHistogram V2, deflated) in base64; absent where it is empty or not kept.
+    /// The histogram (HdrHistogram V2, deflated) in base64; absent if it is empty or not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hdr: Option<String>,
 }

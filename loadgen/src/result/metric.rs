@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::Run;
 use crate::load::Load;
 
-/// Number of connections from which on the growth of the server's memory is theirs; below, it is
-/// that of a server that has begun to work, and the whole memory is the steadier figure.
+/// Smallest number of connections with which the growth of the server's memory is mostly due to
+/// them. With fewer connections it is mostly that of the server's start, and the whole memory
+/// varies less.
 pub(crate) const MANY_CONNECTIONS: u32 = 1000;
 
 /// A figure of one run, with a direction in which it is better.
@@ -143,10 +144,10 @@ impl Metric {
         self == Self::Throughput
     }
 
-    /// Returns whether a verdict hangs on it under this load; all else is shown and not judged.
+    /// Returns whether the metric is judged under this load. Other metrics are only shown.
     ///
-    /// Few, because each takes some of the certainty of the others: throughput, server CPU and
-    /// memory under a load that saturates (a closed loop), latencies under a fixed rate.
+    /// Few metrics are judged, because each judged metric makes the tests of the others stricter.
+    /// They are throughput, server CPU and memory in a closed loop, and latencies at a fixed rate.
     pub(crate) fn is_gated(self, load: &Load) -> bool {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),

@@ -105,10 +105,10 @@ impl Store {
         Ok((found, unreadable))
     }
 
-    /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
-    /// name alone (which may lie below the root), or else all stored ones whose commit begins with
-    /// it, that have it as tag or are of the experiment of that name, or whose commit is what git
-    /// makes of it; `last` means all.
+    /// Returns the sessions that `what` names, oldest first, at least one. `what` can be a file,
+    /// also one below the root. Otherwise it is a tag or the name of an experiment, the beginning
+    /// of a commit, or a revision that git resolves, tried in this order. `last` means all
+    /// sessions.
     pub(crate) fn named(&self, what: &str) -> Result<Vec<Stored>, StoreError> {
         let path = Path::new(what);
         let below = self.root().join(path);

@@ -12,9 +12,9 @@ pub(crate) struct Summary {
     pub(crate) scenario: String,
     /// The server's engine, or the generator's where the server's is not known.
     pub(crate) engine: String,
-    /// True where the runs behind the figures were valid.
+    /// True if the runs behind the figures were valid.
     pub(crate) valid: bool,
-    /// True where one of them was ended early by the user.
+    /// True if one of them was ended early by the user.
     pub(crate) interrupted: bool,
     pub(crate) rate_per_s: f64,
     pub(crate) bytes_per_s: f64,

@@ -31,7 +31,7 @@ pub struct Conclusion {
     pub sides: [String; 2],
     /// The worst of the judged metrics; `null` where none was judged.
     pub overall: Option<Verdict>,
-    /// True where the runs of both sides alternated.
+    /// True if the runs of both sides alternated.
     #[serde(default)]
     pub interleaved: bool,
     /// Each metric; none where only noise was recorded.
@@ -164,7 +164,7 @@ pub struct Judgement {
 /// Outcome of thresholds and of a search for a rate.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Goals {
-    /// True where everything was reached.
+    /// True if everything was reached.
     pub met: bool,
     /// The thresholds against the run, or against the confirmation of a search.
     pub thresholds: Vec<GoalJudgement>,
@@ -182,11 +182,11 @@ pub struct GoalJudgement {
     /// The figure: nanoseconds, messages a second, a count or bytes; `null` where the run does not
     /// carry it.
     pub value: Option<f64>,
-    /// True where it was reached. A threshold that cannot be judged was not.
+    /// True if it was reached. A threshold that cannot be judged was not.
     pub met: bool,
     /// The same for people.
     pub text: String,
-    /// True where `value` is a lower bound, because messages had no echo when the run ended.
+    /// True if `value` is a lower bound, because messages had no echo when the run ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_least: bool,
 }

@@ -49,7 +49,7 @@ pub(crate) struct Judged {
     pub(crate) sequence: Option<u64>,
     /// Its content is that message's.
     pub(crate) sound: bool,
-    /// True where its number is not one of ours and its length is not one of our messages' either.
+    /// True if its number is not one of ours and its length is not one of our messages' either.
     pub(crate) is_foreign: bool,
 }
 
@@ -154,14 +154,14 @@ impl PartialEcho {
 pub(crate) struct EchoOutcome {
     /// Times at which its message was due and sent; `None` where the echo answers none.
     pub(crate) times: Option<Times>,
-    /// True where something was wrong with it, and is counted.
+    /// True if something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
     /// The message whose place a message without a valid number of ours has taken. It is corrupted,
     /// unless the true echo of that message still comes. It is not counted yet.
     pub(crate) unnamed: Option<u64>,
 }
 
-/// Counts a judged echo. `stamped` is true where messages carry numbers and echoes are checked.
+/// Counts a judged echo. `stamped` is true if messages carry numbers and echoes are checked.
 #[inline]
 pub(crate) fn count_echo(
     judged: Judged,

@@ -70,7 +70,7 @@ pub(super) struct Coordinator<'a> {
     server: Option<&'a mut Server>,
     shared: Arc<Shared>,
     workers: Vec<WorkerThread>,
-    /// The processors that workers and server are confined to; empty where one of them is not.
+    /// The processors that workers and server are confined to; empty if one of them is not.
     cpus: Vec<usize>,
     reports: Receiver<Report>,
     /// Numbers of workers whose connections are all open, that have stopped sending, that have all
@@ -273,7 +273,7 @@ impl<'a> Coordinator<'a> {
         Ok((spent, self.usage.since(&usage_before)))
     }
 
-    /// Returns true where the last echo of a limited number of messages is back.
+    /// Returns true if the last echo of a limited number of messages is back.
     fn has_last_echo(&self) -> bool {
         self.plan.load.ends_with_last_echo() && self.is_drained()
     }

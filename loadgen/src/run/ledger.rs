@@ -99,7 +99,7 @@ impl Ledger {
         self.next - u64::from(self.outstanding) - self.lost
     }
 
-    /// Returns true where a message has come back on the current connection of this place.
+    /// Returns true if a message has come back on the current connection of this place.
     pub(crate) fn has_answered(&self) -> bool {
         self.has_answered
     }
@@ -109,7 +109,7 @@ impl Ledger {
         self.lost
     }
 
-    /// Returns the outstanding messages, oldest first, and true where a later one has come back.
+    /// Returns the outstanding messages, oldest first, and true if a later one has come back.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = (Times, bool)> + '_ {
         let all = self.oldest..self.next;
         all.filter_map(|sequence| {
@@ -117,7 +117,7 @@ impl Ledger {
         })
     }
 
-    /// Returns true where the counts agree with the slots of the ring: each outstanding message has
+    /// Returns true if the counts agree with the slots of the ring: each outstanding message has
     /// one slot, and no other message has one.
     pub(crate) fn is_balanced(&self) -> bool {
         let slots = self.unanswered().count() as u64;

@@ -10,8 +10,9 @@
 //! each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave
 //! when the `schedule` says, however many are outstanding, and latency runs from the planned time.
 //!
-//! Sent is a message at the clock read just before the turn's sends leave, received at the clock
-//! read with which the turn began: latencies are exact to one turn, and to one enter.
+//! A message counts as sent at the clock reading just before the turn's sends leave. An echo counts
+//! as received at the clock reading at the beginning of the turn. So latencies are exact to one
+//! turn, and to one enter.
 
 mod assemble;
 mod check;

@@ -32,7 +32,7 @@ impl Pace {
         self.under_way += other.under_way;
     }
 
-    /// Returns true where the echoes keep up with a plan that has `burst` messages at once.
+    /// Returns true if the echoes keep up with a plan that has `burst` messages at once.
     pub(crate) fn is_kept(self, burst: u32) -> bool {
         let missing = self.planned.saturating_sub(self.received) as f64;
         // The number of outstanding messages fluctuates by its square root. An excess over a

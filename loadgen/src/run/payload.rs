@@ -1,13 +1,13 @@
 //! Contents of messages.
 //!
 //! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a
-//! *body*, a slice of one seeded pool that all connections share; which slice depends on connection
-//! and sequence. A message too short for a stamp is body alone. So the expected content of every
-//! echo is known without keeping any message, and compared in place.
+//! *body*. The body is a slice of a seeded pool, one for each size, that all connections share.
+//! Connection and sequence number select the slice. A message that is too short for a stamp has
+//! only a body. So the content of every echo is known without storing messages, and echoes are
+//! compared in place.
 //!
-//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. For text, every line is
-//! built so that a character ends where a body can end: bodies have their exact length in bytes and
-//! no character is ever cut.
+//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. In text, a character
+//! ends wherever a body can end. So a body has its exact length in bytes, and no character is cut.
 
 use bytes::Bytes;
 use protocol::MessageKind;
@@ -15,11 +15,12 @@ use protocol::MessageKind;
 use super::random::Random;
 use crate::load::Payload;
 
-/// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text
-/// two times eight hexadecimal digits of their low 32 bits.
+/// Bytes of the stamp, which has the connection and the sequence number. Binary messages have them
+/// as little-endian 64-bit numbers. Text has the low 32 bits of each as eight hexadecimal digits.
 pub(crate) const STAMP: usize = 16;
 const LINE: usize = 64;
-/// Lines at which bodies begin: 32 KiB, so that the pool stays in the first-level cache.
+/// Number of lines at which bodies can begin: 32 KiB, so that the pool stays in the first-level
+/// cache.
 const LINES: usize = 1 << LINES_BITS;
 const LINES_BITS: u32 = 9;
 
@@ -27,7 +28,7 @@ const LINES_BITS: u32 = 9;
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     payload: Payload,
-    /// Not empty.
+    /// One class for each size; at least one.
     classes: Vec<Class>,
     total_weight: u64,
     is_stamped: bool,
@@ -39,13 +40,13 @@ struct Class {
     len: usize,
     body_len: usize,
     pool: Bytes,
-    /// The weights of this class and of those before it.
+    /// Sum of the weights of this class and of the classes before it.
     weights: u64,
 }
 
 impl Content {
-    /// Returns messages of these sizes, each as often as its weight says. There is at least one,
-    /// and no weight is zero.
+    /// Creates the contents of messages of these sizes, which occur in proportion to their weights.
+    /// At least one size must be given, and no weight may be zero.
     pub(crate) fn new(payload: Payload, sizes: &[(usize, u32)], seed: u64) -> Self {
         let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
         let mut total_weight = 0;
@@ -58,7 +59,7 @@ impl Content {
         Self { payload, classes, total_weight, is_stamped }
     }
 
-    /// Returns the length of every message, where there is only one.
+    /// Returns the length that all messages have, or `None` if there are several sizes.
     #[inline]
     pub(crate) fn only_len(&self) -> Option<usize> {
         if let [only] = &self.classes[..] { Some(only.len) } else { None }
@@ -74,7 +75,8 @@ impl Content {
         if self.classes.len() == 1 {
             return 0;
         }
-        // Other bits than those that choose the body; folded, so that connections differ.
+        // The two halves are combined, so that the size does not follow from the bits that select
+        // the body, and connections differ.
         let bits = mix(connection, sequence);
         let at = (u64::from((bits ^ bits >> 32) as u32) * self.total_weight) >> 32;
         self.classes.iter().position(|class| at < class.weights).unwrap_or_default()
@@ -98,7 +100,7 @@ impl Content {
         }
     }
 
-    /// Returns true where all messages have a stamp.
+    /// Returns true if all messages have a stamp.
     #[inline]
     pub(crate) fn is_stamped(&self) -> bool {
         self.is_stamped
@@ -109,14 +111,14 @@ impl Content {
         self.classes[class].has_room()
     }
 
-    /// Returns the stamp of a message; all of it is content, where there is room.
+    /// Returns the stamp of a message that is long enough for one.
     #[inline]
     pub(crate) fn stamp(&self, connection: u32, sequence: u64) -> [u8; STAMP] {
         self.stamp_word(connection, sequence).to_le_bytes()
     }
 
-    /// Returns the bytes `at` and after it of a message, as far as they lie in one piece: of its
-    /// stamp (put into `stamp`), or of its body. Empty at the end.
+    /// Returns the bytes of a message from `at` to the end of its stamp or, behind the stamp, of
+    /// its body. `stamp` is memory for the stamp. The result is empty at the end of the message.
     pub(crate) fn rest<'a>(
         &'a self,
         connection: u32,
@@ -136,8 +138,8 @@ impl Content {
         &stamp[at..]
     }
 
-    /// Returns the stamp as one little-endian number: put together in memory, it would be read back
-    /// before its parts have left the store buffer, which costs more than all the rest of a
+    /// Returns the stamp as one little-endian number. If it were assembled in memory, it would be
+    /// read back before its parts have left the store buffer. That costs more than the rest of a
     /// comparison.
     #[inline]
     pub(crate) fn stamp_word(&self, connection: u32, sequence: u64) -> u128 {
@@ -149,8 +151,9 @@ impl Content {
         u128::from(first) | u128::from(second) << 64
     }
 
-    /// Returns connection and sequence of a stamp; `None` where there are none in it. Text carries
-    /// only the low half of a sequence: it is completed to the number nearest to `near`.
+    /// Returns the connection and the sequence number in a stamp, or `None` if they are not valid.
+    /// Text has only the low 32 bits of the sequence number. They are completed to the number
+    /// nearest to `near`.
     pub(crate) fn read_stamp(&self, stamp: &[u8; STAMP], near: u64) -> Option<(u32, u64)> {
         let (first, second) = stamp.split_at(STAMP / 2);
         if self.payload == Payload::Binary {
@@ -163,7 +166,7 @@ impl Content {
         Some((connection, near.checked_add_signed(distance.into())?))
     }
 
-    /// Returns the part behind the stamp; without a stamp the whole message.
+    /// Returns the part behind the stamp, or the whole message if it has no stamp.
     #[inline]
     pub(crate) fn body(&self, connection: u32, sequence: u64) -> &[u8] {
         self.class(connection, sequence).body(mix(connection, sequence))
@@ -209,14 +212,14 @@ impl Class {
     }
 }
 
-/// Returns a number that is as good as random, from which everything about a message follows.
+/// Returns a pseudo-random number that determines the size and the body of a message.
 #[inline]
 fn mix(connection: u32, sequence: u64) -> u64 {
     (u64::from(connection) << 32 ^ sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Compares two bodies: short ones by two overlapping loads each, without the call that a
-/// comparison of any length is.
+/// Compares two bodies. Bodies of 16 to 32 bytes take two overlapping loads each, without a call of
+/// memcmp.
 #[inline]
 fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -234,17 +237,17 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 #[inline]
 fn hex(number: u32) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
-    // Every half-byte into a byte of its own, the highest on top.
+    // Moves every half-byte into a separate byte, the highest one into the highest byte.
     let n = u64::from(number);
     let n = (n << 16 | n) & 0x0000_ffff_0000_ffff;
     let n = (n << 8 | n) & 0x00ff_00ff_00ff_00ff;
     let n = (n << 4 | n) & (0x0f * EACH);
-    // Those above nine carry into the upper half when six is added.
+    // Digits above nine carry into the upper half of their byte when six is added.
     let letters = ((n + 6 * EACH) >> 4) & EACH;
     (n + u64::from(b'0') * EACH + letters * u64::from(b'a' - b'0' - 10)).swap_bytes()
 }
 
-/// Reads only what [`hex`] writes, so that no two stamps mean the same.
+/// Reads digits only in the form that [`hex`] writes, so that no two stamps have the same meaning.
 fn read_hex(digits: &[u8]) -> Option<u32> {
     let number = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     (hex(number).to_le_bytes() == digits).then_some(number)
@@ -264,11 +267,12 @@ fn fill_line(payload: Payload, cut: usize, random: &mut Random, pool: &mut Vec<u
     fill_text(LINE - cut, scripts, random, pool);
 }
 
-/// First and last character of a script's alphabet; all of one have the same length in UTF-8.
+/// First and last character of a script. All characters of a script have the same length in UTF-8.
 type Script = (char, char);
 
 const LATIN: Script = ('a', 'z');
-/// One to four bytes a character; CJK and Cyrillic twice, as emoji are rarer.
+/// Scripts with one to four bytes a character. One, two and three bytes have two entries each,
+/// because emoji are rarer.
 const MIXED: [Script; 7] =
     [LATIN, LATIN, ('а', 'я'), ('а', 'п'), ('一', '鿋'), ('ぁ', 'ん'), ('😀', '🙏')];
 
@@ -286,7 +290,7 @@ fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec
     }
 }
 
-/// Adds a character of `script`, or of the Latin one where it would not fit.
+/// Appends a character of `script`, or a Latin one if that would not fit before `end`.
 fn push_char(script: Script, end: usize, random: &mut Random, pool: &mut Vec<u8>) {
     let room = end - pool.len();
     let (first, last) = if script.0.len_utf8() <= room { script } else { LATIN };

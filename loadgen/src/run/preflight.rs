@@ -32,7 +32,7 @@ pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunErro
     Ok(addresses)
 }
 
-/// Returns true where a connection from one to the other is possible: both are of the same family,
+/// Returns true if a connection from one to the other is possible: both are of the same family,
 /// and where the source is link-local, the destination lies on a known link.
 fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
     match (from, to) {
@@ -113,9 +113,10 @@ fn port_range() -> Option<RangeInclusive<u16>> {
     System::below(Path::new("/")).local_ports()
 }
 
-/// Returns the range that sockets are to be told, so that the kernel takes ports of both parities
-/// alike: where connections to one address are so numerous that it would search all odd ones in
-/// vain ([`engine::Config::local_ports`]). Otherwise `None`: the even ones are what others bind to.
+/// Returns the port range to set on sockets if the connections need more than half of its odd ports
+/// for each source address. The kernel then uses odd and even ports alike
+/// ([`engine::Config::local_ports`]). Otherwise returns `None`, because other programs bind to the
+/// even ports.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
     crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
 }
@@ -141,9 +142,9 @@ pub(super) fn place(plan: &Plan) -> Vec<usize> {
     choose(&allowed, plan.server_cpus(), threads, affinity::siblings)
 }
 
-/// Returns the way in which threads wait by default. A thread spins where exactness asks for it (in
-/// an open loop) and its core is free for it, which is known only where the server was started on
-/// other cores.
+/// Returns the way in which threads wait by default. In an open loop, which needs exact times, a
+/// thread spins if its core is known to be free for it. That is known only if the server was
+/// started on other cores.
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
     plan.placement.wait.unwrap_or_else(|| {
         let is_free = || cores_are_free(cpus, plan.server_cpus(), affinity::siblings);
@@ -151,7 +152,7 @@ pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
     })
 }
 
-/// Returns true where each of `cpus` is known to be alone on its core.
+/// Returns true if each of `cpus` is known to be alone on its core.
 fn cores_are_free(
     cpus: &[usize],
     servers: &[usize],

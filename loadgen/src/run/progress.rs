@@ -70,7 +70,7 @@ pub trait Progress {
     /// Reports a message that the user should see before the run is over.
     fn note(&mut self, _text: &str) {}
 
-    /// Returns true where the user wants the run to end now, with a result.
+    /// Returns true if the user wants the run to end now, with a result.
     fn interrupted(&mut self) -> bool {
         false
     }

@@ -1,8 +1,8 @@
 //! Seeded randomness for masking keys, nonces and payloads.
 
-/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014): one
-/// addition and a mix per number, every seed is as good as any other, and the same everywhere, so
-/// that a run can be repeated from its seed.
+/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014). A
+/// number costs one addition and a mix, and all seeds are equally good. The sequence is the same on
+/// every machine, so that a run can be repeated from its seed.
 ///
 /// Not for secrets. RFC 6455 10.3 asks for unpredictable masking keys against intermediaries that
 /// could be deceived; a generator attacks no proxy and must be fast and repeatable.

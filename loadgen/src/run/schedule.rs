@@ -1,7 +1,7 @@
 //! Times at which the messages of an open loop are due.
 //!
-//! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that
-//! being late costs no memory and forgets nothing. Message `k` of the run belongs to connection `k
+//! A schedule stores only the next message of its worker and calculates the ones after it. So late
+//! messages take no memory, and none is omitted. Message `k` of the run belongs to connection `k
 //! mod c`; connection `i` belongs to worker `i mod t`. Hence each worker's messages lie evenly
 //! among those of the others, and no worker needs to know how far the others are.
 
@@ -19,8 +19,9 @@ pub(crate) struct Schedule {
     gap: f64,
     shard: Shard,
     random: Random,
-    /// The next message: its place in the worker's connections, how often all of them have had a
-    /// turn before, and when it is due, in nanoseconds after the epoch.
+    /// Index of the next message's connection among those of the worker. `round` counts the earlier
+    /// passes over all of them. `offset` is the message's planned time in nanoseconds after the
+    /// epoch.
     link: u32,
     round: u64,
     offset: f64,
@@ -132,9 +133,9 @@ impl Schedule {
         self.offset = k as f64 * self.gap;
     }
 
-    /// Draws an exponentially distributed gap to the worker's next message, and a connection at
-    /// random: many independent Poisson processes together are one, so each worker, and each
-    /// connection, has one of its own.
+    /// Draws an exponentially distributed gap to the worker's next message, and a random
+    /// connection. The sum of independent Poisson processes is a Poisson process. So each worker,
+    /// and each connection, can have its own process.
     fn draw(&mut self) {
         // In (0, 1]: a logarithm of zero would never be due.
         let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;

@@ -180,7 +180,7 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<TlsSettings>,
     /// The server's addresses, in the order in which they are tried.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// For each of them, true where a connection was made to it.
+    /// For each of them, true if a connection was made to it.
     pub(crate) in_use: Vec<AtomicBool>,
     /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,

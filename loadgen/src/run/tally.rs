@@ -49,8 +49,9 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// The parts of the latency in an open loop.
     pub(crate) parts: Option<Parts>,
-    /// Time from the start of connecting to the open connection, and its parts: of the connections
-    /// opened before the load, or, where they are opened again and again, of those in the window.
+    /// Time from the start of connecting to the open connection; its parts follow. It covers the
+    /// connections that were opened before the load. If connections are replaced during the load,
+    /// it covers those opened in the window.
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
     pub(crate) tls_handshake: Histogram<u64>,

@@ -1,11 +1,12 @@
 //! Rules that tell whether the figures of a run are the server's, or something else was the limit.
 //!
-//! A run is invalid where messages or connections were lost or wrong, where the generator set the
-//! rate, was late or stood still, where a closed loop's percentiles leave out waiting connections,
-//! and where an open loop's plan was not kept ([`Pace`](super::pace::Pace)).
+//! A run is invalid if messages or connections were lost or wrong. It is invalid if the generator
+//! limited the rate, was late or stood still. In a closed loop it is invalid if the percentiles
+//! leave out waiting connections. In an open loop it is invalid if the plan was not kept
+//! ([`Pace`](super::pace::Pace)).
 //!
-//! None of these rules compares one side's figure with the other's. A rule that compares the lag
-//! with the latency would drop the runs of fast servers sooner than those of slow ones.
+//! None of these rules depends on how fast the server is. A limit of the lag as a share of the
+//! latency would drop the runs of fast servers sooner than those of slow ones.
 //!
 //! Where the limit cannot be known, a note says so. If both ends have no idle time, the rate
 //! belongs to both. A server that was not started here is not sampled. A thread that spins is never
@@ -57,7 +58,7 @@ const STANDSTILL_SHARE: f64 = 0.1;
 /// Validity of the figures.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Reasons why they must not be compared with others; empty where they may.
+    /// Reasons why they must not be compared with others; empty if they may.
     pub(super) reasons: Vec<(InvalidKind, String)>,
     pub(super) notes: Vec<String>,
 }
@@ -212,7 +213,7 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     );
 }
 
-/// Returns true where connections were full or gone: messages waited for the server.
+/// Returns true if connections were full or gone: messages waited for the server.
 fn is_held_up(measured: &Measured) -> bool {
     measured.tally.was_full || measured.tally.ends > 0 || measured.broken.is_some()
 }

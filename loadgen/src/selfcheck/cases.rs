@@ -236,7 +236,7 @@ fn costs_ms(runs: &[&Run]) -> Vec<f64> {
 #[derive(Debug, Default)]
 struct Judge {
     deviations: Vec<(Finding, String)>,
-    /// True where something is known to have disturbed a run.
+    /// True if something is known to have disturbed a run.
     is_disturbed: bool,
 }
 

@@ -2,11 +2,11 @@
 //! time.
 //!
 //! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate.
-//! A message that is planned x before it goes on takes at least x, so that the share of messages
-//! that take longer than x is (S - x) / W, whatever the rate: the quantile q is S - (1 - q) W. The
-//! corrected histogram must say so. Each connection may have one message outstanding, as generators
-//! without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected
-//! histogram, from the actual send, hides it.
+//! A message that is planned at a time x before the server continues takes at least x. So at any
+//! rate the share of messages that take longer than x is (S - x) / W. Hence the quantile q is S -
+//! (1 - q) W. The corrected histogram must say so. Each connection may have only one message
+//! outstanding, as in generators without a plan. So nearly all messages of the stall are sent late.
+//! The uncorrected histogram, from the actual send, hides the stall.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::{self, JoinHandle};
@@ -221,7 +221,7 @@ pub(super) fn stand_still(pids: &[u32], span: Duration) -> Duration {
     lasted
 }
 
-/// A stored latency's histogram; empty where there are no samples.
+/// A stored latency's histogram; empty if there are no samples.
 fn histogram(latency: &Latency) -> anyhow::Result<Histogram<u64>> {
     Ok(latency.histogram()?.unwrap_or_else(latencies))
 }

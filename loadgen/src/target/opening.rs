@@ -70,7 +70,7 @@ impl Opening {
     }
 
     /// Reads more of the response. Once the response is complete and valid, returns the number of
-    /// `bytes` that belong to it and to the interim responses before it. Fails where the response
+    /// `bytes` that belong to it and to the interim responses before it. Fails if the response
     /// opens no WebSocket.
     pub(crate) fn read(
         &mut self,

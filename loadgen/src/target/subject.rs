@@ -41,7 +41,7 @@ pub struct Subject {
     pub command: Option<String>,
     /// The commit of its source.
     pub commit: Option<String>,
-    /// True where the sources of the program differed from that commit.
+    /// True if the sources of the program differed from that commit.
     pub dirty: Option<bool>,
     /// First twelve hexadecimal digits of the SHA-256 of its executable.
     pub binary_hash: Option<String>,
@@ -120,7 +120,7 @@ fn find_program(word: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Returns true where `text` is a commit's name as git prints it, whole or abbreviated.
+/// Returns true if `text` is a commit's name as git prints it, whole or abbreviated.
 pub(crate) fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -182,7 +182,7 @@ fn days(from: UnixTime, to: UnixTime) -> String {
     humantime::format_duration(span).to_string()
 }
 
-/// Returns a blocking TLS client over `stream` that trusts anybody.
+/// Returns a blocking TLS client over `stream` that accepts any certificate.
 pub(crate) fn probe<S: io::Read + io::Write>(
     host: &str,
     stream: S,

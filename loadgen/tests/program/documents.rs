@@ -189,24 +189,14 @@ fn lines_of_prose_have_at_most_100_columns() {
     assert!(faults.is_empty(), "wider than {WIDTH} columns:\n{}", faults.join("\n"));
 }
 
-/// Returns the words of the commands in the code of a document, without what is quoted: lines that
-/// begin with a word that `is_program` accepts, with their continuations.
-fn commands(document: &str, is_program: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
+/// Returns the words of the commands in the code of a document: lines that begin with a word that
+/// `is_program` accepts, with their continuations and without comments.
+pub(super) fn commands(document: &str, is_program: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let code = lines(document).into_iter().filter(|(kind, _)| *kind == Kind::Code);
     let code: Vec<&str> = code.map(|(_, line)| line).collect();
     let code = code.join("\n").replace("\\\n", " ");
-    let words = |line: &str| -> Vec<String> {
-        let unquoted: String = line.split('\'').step_by(2).collect();
-        unquoted
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect()
-    };
     code.lines()
-        .map(words)
+        .filter_map(shlex::split)
         .filter(|words| words.first().is_some_and(|word| is_program(word)))
         .collect()
 }
@@ -242,16 +232,21 @@ fn every_flag_of_the_generator_in_the_documents_exists() {
 }
 
 #[test]
-fn every_script_in_the_documents_exists() {
+fn every_script_in_the_documents_exists_with_its_flags() {
     let mut faults = Vec::new();
     for path in documents() {
         let document = fs::read_to_string(&path).expect("readable");
         for words in
             commands(&document, |word| word.starts_with("scripts/") || word.starts_with(".ci/"))
         {
-            if !root().join(&words[0]).is_file() {
+            let Ok(script) = fs::read_to_string(root().join(&words[0])) else {
                 faults.push(format!("{}: {}", path.display(), words[0]));
-            }
+                continue;
+            };
+            let own = words[1..].iter().take_while(|word| *word != "--");
+            let flags = own.filter(|word| word.starts_with("--"));
+            let unknown = flags.filter(|flag| !script.contains(flag.as_str()));
+            faults.extend(unknown.map(|flag| format!("{}: {} {flag}", path.display(), words[0])));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -285,6 +280,6 @@ fn each_kind_of_fault_in_a_document_is_found() {
     assert_eq!(commands(text, |word| word.starts_with("scripts/")), [["scripts/a.sh", "-x"]]);
     assert_eq!(
         commands(text, |word| word == "sparring-loadgen"),
-        [["sparring-loadgen", "run", "URL", "--spawn", "-R", "50k"]]
+        [["sparring-loadgen", "run", "URL", "--spawn", "a -b", "-R", "50k"]]
     );
 }

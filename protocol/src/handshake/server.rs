@@ -60,8 +60,8 @@ fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
         None => (start, false),
     };
     let may_be_one = field::is_token(method) && method.len() <= MAX_METHOD;
-    // A TLS handshake record (RFC 8446 5.1). Its first byte alone decides, so that cuts make no
-    // difference.
+    // A TLS handshake record (RFC 8446 5.1). The first byte alone decides, so that the result does
+    // not depend on how the input is cut.
     if buffered.first() == Some(&22) {
         return Err(Refusal::TLS);
     }

@@ -17,11 +17,13 @@ type PerWorker = (&'static str, &'static str, fn(&Counters) -> u64);
 const PER_WORKER: [PerWorker; 8] = [
     ("turns", "Turns of the event loop.", |c| c.turns),
     ("enters", "System calls that submit or wait.", |c| c.enters),
-    ("completions", "Completions taken in, or readiness events.", |c| c.completions),
-    ("partial_sends", "Sends that took less than everything.", |c| c.partial_sends),
+    ("completions", "Completions handled, or readiness events.", |c| c.completions),
+    ("partial_sends", "Sends of which the kernel accepted only a part, or nothing.", |c| {
+        c.partial_sends
+    }),
     ("enobufs", "Receives that ended because no buffer was free.", |c| c.enobufs),
     ("overflows", "Times the completion queue overflowed.", |c| c.overflows),
-    ("accept_pauses", "Times accepting paused for want of descriptors or of room.", |c| {
+    ("accept_pauses", "Pauses of accepting, because descriptors or slots were exhausted.", |c| {
         c.accept_pauses
     }),
     ("closed", "Connections closed.", |c| c.closed),
@@ -88,15 +90,20 @@ fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
     text.family(
         "connections",
         "gauge",
-        "Connections by whether they were let in or are being turned away.",
+        "Connections by state: admitted, or refused and being closed.",
     );
     text.sample("connections", &[("state", "open")], sum(|s| s.open));
     text.sample("connections", &[("state", "turned_away")], turned_away);
-    text.single("backlog_bytes", "gauge", "Bytes that other ends have not taken yet.", load.unsent);
+    text.single(
+        "backlog_bytes",
+        "gauge",
+        "Bytes of output that the kernel has not accepted yet.",
+        load.unsent,
+    );
     text.single(
         "paused_readers",
         "gauge",
-        "Connections that are not read from, for a limit.",
+        "Connections that are not read from, because a limit is exceeded.",
         load.not_read,
     );
     text.single("accepted_total", "counter", "Connections accepted.", sum(|s| s.counters.accepted));

@@ -226,7 +226,7 @@ impl Connection {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
 
-    /// Begins the answer to a connection that is out of time. Returns false where there is nothing
+    /// Begins the answer to a connection that is out of time. Returns false if there is nothing
     /// to answer.
     fn time_out(&mut self, now: Instant) -> bool {
         let is_reading = matches!(self.stage, Stage::Reading(_));
@@ -263,7 +263,7 @@ struct AdminServer {
     ending: Arc<AtomicBool>,
 }
 
-/// Snapshots of all workers, each with true where it is current. They are taken for the first
+/// Snapshots of all workers, each with true if it is current. They are taken for the first
 /// request of a pass that needs them, and the other requests of the pass share them.
 #[derive(Default)]
 struct Snapshots(Option<Vec<(Snapshot, bool)>>);

@@ -5,7 +5,8 @@
 ///
 /// C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case
 /// of the binomial", Biometrika 26 (1934): the shares that two one-sided tests, each at half of the
-/// error, do not reject. It covers at least what it says. Of no trials: everything.
+/// error, do not reject. The coverage is at least `confidence`. Without trials the interval is 0 to
+/// 1.
 pub(crate) fn interval(successes: usize, trials: usize, confidence: f64) -> (f64, f64) {
     let tail = (1.0 - confidence) / 2.0;
     let low = if successes == 0 {

@@ -199,13 +199,13 @@ fn origin(document: &Document) -> Vec<String> {
     lines
 }
 
-/// Returns true where the cost of a message is known, also of a server that could have done more
+/// Returns true if the cost of a message is known, also of a server that could have done more
 /// than was asked for.
 fn is_costed(run: &Run) -> bool {
     is_sound(run) || (!run.interrupted && is_limited(run))
 }
 
-/// Returns true where the generator was the limit, and nothing else is wrong.
+/// Returns true if the generator was the limit, and nothing else is wrong.
 fn is_limited(run: &Run) -> bool {
     !run.valid
         && !run.invalid_kinds.is_empty()

@@ -18,7 +18,7 @@ use crate::target::opening::quoted;
 use crate::target::trust::explain;
 
 impl Client {
-    /// Returns true where the run needs no connection any more, so that a failure is not an error.
+    /// Returns true if the run needs no connection any more, so that a failure is not an error.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing)
     }

@@ -69,11 +69,11 @@ struct ConnectionState {
     left: u32,
     /// First message whose bytes the engine does not have yet.
     unwritten: u64,
-    /// Stands in the list of those that have room in their pipeline, or are to be closed.
+    /// True if the connection is in the list of those with room in their pipeline, or to be closed.
     is_dirty: bool,
     /// The next attempt to write messages that have not been handed to the engine.
     next_write: NextWrite,
-    /// It is complete; when it is gone, another takes its place.
+    /// True if the connection is complete. When it has closed, another one replaces it.
     is_retired: bool,
     ends_at: Nanos,
     ping_at: Nanos,
@@ -97,7 +97,7 @@ impl ConnectionState {
         Self { ledger, left, ends_at: never, ping_at: never, ..Self::default() }
     }
 
-    /// Returns true where the open connection has lived for a while, or an echo has come.
+    /// Returns true if the open connection has lived for a while, or an echo has come.
     fn has_lived(&self, now: Nanos) -> bool {
         now.since(self.opened_at) >= LIVED
             || self.ledger.next() - self.first > u64::from(self.ledger.outstanding())

@@ -67,7 +67,7 @@ impl Client {
         next_address(*first, failures.len(), self.shared.addresses.len())
     }
 
-    /// Connects to the next address. Returns false where none is left.
+    /// Connects to the next address. Returns false if none is left.
     pub(super) fn connect(&mut self, link: u32, w: &mut Worker<'_, Self>) -> bool {
         let Some(index) = self.address_of(link) else { return false };
         let to = self.shared.addresses[index];

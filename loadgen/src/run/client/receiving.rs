@@ -154,7 +154,7 @@ impl Client {
         }
     }
 
-    /// Returns true where an echo that seems repeated is the true one; it is counted then.
+    /// Returns true if an echo that seems repeated is the true one; it is counted then.
     #[cold]
     fn is_true_echo(&mut self, link: u32, judged: Judged) -> bool {
         let held = &mut self.links[link as usize].held;

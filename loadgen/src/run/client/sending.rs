@@ -103,7 +103,7 @@ impl Client {
         if self.next_turn.is_empty() { self.write_again_at } else { self.now }
     }
 
-    /// Returns true where messages are to be written in this turn.
+    /// Returns true if messages are to be written in this turn.
     #[inline]
     pub(super) fn has_to_write(&self) -> bool {
         !self.next_turn.is_empty() || self.now >= self.write_again_at
@@ -212,7 +212,7 @@ impl Client {
         self.wake_at(now, w);
     }
 
-    /// Sends the message that is due. Returns false where the connection takes none any more.
+    /// Sends the message that is due. Returns false if the connection takes none any more.
     fn send_one(
         &mut self,
         link: u32,

@@ -79,7 +79,7 @@ pub enum SpawnError {
         status: ExitStatus,
         /// Its last lines on standard error.
         said: String,
-        /// True where another process had taken its port.
+        /// True if another process had taken its port.
         port_in_use: bool,
     },
     /// The server listens nowhere, or not where it was expected.
@@ -105,7 +105,7 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// Returns true where another process took the port first.
+    /// Returns true if another process took the port first.
     fn is_port_race(&self) -> bool {
         matches!(self, Self::Taken(_) | Self::NotOurs(..) | Self::Ended { port_in_use: true, .. })
     }
@@ -182,7 +182,7 @@ struct ServerOutput {
     /// The last line on standard output that looks like a JSON object.
     counters: Option<String>,
     stderr: VecDeque<String>,
-    /// True where it has printed that its address is in use.
+    /// True if it has printed that its address is in use.
     port_in_use: bool,
     open: u32,
 }
@@ -453,7 +453,7 @@ impl ServerOutput {
     }
 }
 
-/// Returns true where a line is the message for EADDRINUSE, in the words of libraries and runtimes.
+/// Returns true if a line is the message for EADDRINUSE, in the words of libraries and runtimes.
 fn says_port_in_use(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("eaddrinuse")
@@ -491,7 +491,7 @@ fn parse_counters(line: &str) -> BTreeMap<String, u64> {
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
 }
 
-/// Returns true where a server accepts at `at`: over `ws`, where it answers an opening handshake.
+/// Returns true if a server accepts at `at`: over `ws`, where it answers an opening handshake.
 fn answers(url: &Url, at: SocketAddr) -> bool {
     let try_out = || {
         let stream = TcpStream::connect_timeout(&at, PROBE_TIME)?;

@@ -36,7 +36,7 @@ where
 ///
 /// # Panics
 ///
-/// Panics where it is another: a measured server must do exactly what was requested.
+/// Panics if it is another: a measured server must do exactly what was requested.
 #[must_use]
 pub fn variant<'a>(known: &[&'a str]) -> Option<&'a str> {
     let word = std::env::args().nth(2)?;
