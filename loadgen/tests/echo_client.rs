@@ -332,13 +332,13 @@ fn a_connection_without_a_close_is_lost() {
 }
 
 /// Makes an invalid answer to a handshake from the valid one.
-type Spoil = fn(&str) -> String;
+type Corrupt = fn(&str) -> String;
 
 /// Returns the client's error for an invalid answer.
-fn refused(engine: EngineKind, spoil: Spoil) -> String {
+fn refused(engine: EngineKind, corrupt: Corrupt) -> String {
     let (port, server) = server(move |listener| {
         let (mut peer, answer) = Peer::ask(&listener);
-        peer.send(spoil(&answer).as_bytes());
+        peer.send(corrupt(&answer).as_bytes());
     });
     let (visits, outcome) = visits(&plan(port, "/", engine));
     server.join().expect("no fault");
@@ -349,14 +349,14 @@ fn refused(engine: EngineKind, spoil: Spoil) -> String {
 #[test]
 fn an_answer_that_opens_no_websocket_ends_it_with_the_reason() {
     for engine in engines() {
-        let answers: [(Spoil, &str); 4] = [
+        let answers: [(Corrupt, &str); 4] = [
             (|_| "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), "404 Not Found"),
             (|right| right.replacen("Accept: ", "Accept: x", 1), "Sec-WebSocket-Accept"),
             (|right| right.replacen("Upgrade: websocket\r\n", "", 1), "Upgrade"),
             (|_| String::new(), "without answering"),
         ];
-        for (spoil, part) in answers {
-            let said = refused(engine, spoil);
+        for (corrupt, part) in answers {
+            let said = refused(engine, corrupt);
             assert!(
                 said.contains("opening handshake for /") && said.contains(part),
                 "{engine}: {said}"

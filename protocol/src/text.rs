@@ -268,11 +268,11 @@ mod tests {
         #[test]
         fn agrees_with_std_however_cut(
             text in prop_oneof![any::<Vec<char>>(), prop::collection::vec(prop::char::range('a', 'ã'), 0..300)],
-            spoiled in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+            replaced in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
             cuts in any::<[prop::sample::Index; 3]>(),
         ) {
             let mut text = text.into_iter().collect::<String>().into_bytes();
-            for (at, byte) in spoiled {
+            for (at, byte) in replaced {
                 if !text.is_empty() {
                     let at = at.index(text.len());
                     text[at] = byte;

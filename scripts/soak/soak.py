@@ -343,8 +343,8 @@ def soak(programs, engine, scheme, seconds, checks):
     finally:
         status = server.end()
     lines = server.log_lines()
-    spoilt = [line for line in lines if not line.isprintable() or len(line) > LOG_LINE]
-    checks.check('the log', not spoilt, f'{len(lines)} lines {spoilt[:1] or ""}')
+    faulty = [line for line in lines if not line.isprintable() or len(line) > LOG_LINE]
+    checks.check('the log', not faulty, f'{len(lines)} lines {faulty[:1] or ""}')
     checks.check('the end', status == 0, f'exit status {status}')
 
 

@@ -14,14 +14,19 @@ use protocol::Limits;
 use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
+use crate::admission::{Admission, Origins};
 use crate::config::{
-    AddressLimits, Admission, Config, EchoSettings, Heartbeat, Identity, InjectedCost,
-    ListenAddress, ListenAddressError, Origins, Protocol, Rate, RatePolicy, Rates, place_workers,
+    Config, EchoSettings, ListenAddress, ListenAddressError, Protocol, place_workers,
 };
+use crate::connection::Heartbeat;
 use crate::counted::counted;
 use crate::error::ServeError;
+use crate::injected_cost::InjectedCost;
+use crate::limiter::AddressLimits;
+use crate::rate::{Rate, RatePolicy, Rates};
 use crate::server::Server;
 use crate::stats::Stats;
+use crate::tls::Identity;
 use crate::{signals, version};
 
 const LISTENING: &str = "Listening";

@@ -12,13 +12,13 @@ use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
 
-pub use crate::admission::{Admission, Origins};
-pub use crate::connection::Heartbeat;
+use crate::admission::Admission;
+use crate::connection::Heartbeat;
 use crate::error::ServeError;
-pub use crate::injected_cost::InjectedCost;
-pub use crate::limiter::AddressLimits;
-pub use crate::rate::{Rate, RatePolicy, Rates};
-pub use crate::tls::Identity;
+use crate::injected_cost::InjectedCost;
+use crate::limiter::AddressLimits;
+use crate::rate::Rates;
+use crate::tls::Identity;
 
 /// Protocol of a listener's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -31,11 +31,15 @@ mod version;
 mod websocket;
 mod worker;
 
-pub use connection::Connection;
+pub use admission::{Admission, Origins};
+pub use connection::{Connection, Heartbeat};
 pub use error::ServeError;
+pub use injected_cost::InjectedCost;
+pub use limiter::AddressLimits;
+pub use rate::{Rate, RatePolicy, Rates};
 pub use raw::{RawConnection, RawEcho};
 pub use server::{Drain, Server};
 pub use stats::{EchoCounters, Stats};
-pub use tls::IdentityError;
+pub use tls::{Identity, IdentityError};
 pub use websocket::WebSocketEcho;
 pub use worker::{DRAIN, STOP};

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use engine::{CloseMode, Commands, ConnId, Handler, Nanos, Origin, Record, Segment};
 use protocol::Limits;
-use server::config::{EchoSettings, Heartbeat, InjectedCost, Rate, RatePolicy, Rates};
-use server::{Connection, WebSocketEcho};
+use server::config::EchoSettings;
+use server::{Connection, Heartbeat, InjectedCost, Rate, RatePolicy, Rates, WebSocketEcho};
 
 use frames::{BINARY, CLOSE, FIN, PING, PONG, TEXT, masked, server_close, server_frame};
 

@@ -22,8 +22,8 @@ Examples:
                                                      and whether generator and server are apart
   sparring-loadgen doctor --json | jq .findings
 
-Severities: SPOILS: what is measured now is not to be trusted, or cannot be done as asked. hint: makes figures
-worse, or limits what can be measured. unknown: the kernel does not tell. fine. Nothing is ever changed: the
+Severities: INVALIDATES: what is measured now is not to be trusted, or cannot be done as asked. hint: makes figures
+worse, or limits what can be measured. unknown: the kernel does not say. fine: nothing to fix. Nothing is ever changed: the
 commands are for you to read, and to run.
 
 Exit status: 0 nothing invalidates a measurement (there may be hints); 1 something does, or an error; \
@@ -69,12 +69,12 @@ pub(super) struct DoctorArguments {
 struct Report<'a> {
     schema: u32,
     /// True if something invalidates a measurement.
-    spoiled: bool,
+    invalidates: bool,
     findings: &'a [Finding],
 }
 
 /// Raised when the meaning of a field changes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 impl DoctorArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
@@ -93,9 +93,9 @@ impl DoctorArguments {
         }
         self.check_processors()?;
         let findings = examine(&self.root, self.watch, &intent);
-        let spoiled = findings.iter().any(|finding| finding.severity == Severity::Spoils);
+        let invalidates = findings.iter().any(|finding| finding.severity == Severity::Invalidates);
         if self.json {
-            let report = Report { schema: SCHEMA, spoiled, findings: &findings };
+            let report = Report { schema: SCHEMA, invalidates, findings: &findings };
             print_plain(&serde_json::to_string_pretty(&report)?)?;
         } else {
             self.format.print_text(
@@ -103,7 +103,7 @@ impl DoctorArguments {
                 false,
             )?;
         }
-        Ok(u8::from(spoiled))
+        Ok(u8::from(invalidates))
     }
 
     /// Checks that the processors may be used. Of another machine the mask is all that is known.

@@ -67,7 +67,7 @@ pub(crate) struct Recording {
     /// Pairs of a slowed server, by the session's tag.
     slowed: BTreeMap<String, Group>,
     /// Pairs left out because a run of theirs is not valid.
-    spoiled: usize,
+    invalid: usize,
     /// Attempts that were put aside because something else ran.
     repeated: usize,
     runs: usize,
@@ -147,7 +147,7 @@ pub(crate) struct Proof {
     pub(crate) runs: usize,
     pub(crate) pairs: usize,
     /// Pairs left out because a run of theirs is not valid.
-    pub(crate) spoiled: usize,
+    pub(crate) invalid: usize,
     /// Attempts that were put aside because something else ran.
     pub(crate) repeated: usize,
     /// Identical servers of which any metric was called improved or regressed.
@@ -172,7 +172,7 @@ impl Recording {
         let sessions: Vec<Document> = sessions.into_iter().flat_map(of_two_arms).collect();
         let first = sessions.first().ok_or(RecordingError::Nothing)?.clone();
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-        let (mut same, mut spoiled) = (Vec::new(), 0);
+        let (mut same, mut invalid) = (Vec::new(), 0);
         for (line, session) in (1..).zip(sessions) {
             difference(&first, &session)
                 .map_or(Ok(()), |what| Err(RecordingError::Differs { line, what }))?;
@@ -182,7 +182,7 @@ impl Recording {
             let (sound, unsound): (Vec<Pair>, Vec<Pair>) = split(session)
                 .into_iter()
                 .partition(|pair| pair.len() == expected && pair.iter().all(is_sound));
-            spoiled += unsound.len();
+            invalid += unsound.len();
             if tag != SAME && !shares_runs {
                 same.extend(neighbours(&sound));
             }
@@ -191,7 +191,7 @@ impl Recording {
         }
         let mut identical = groups.remove(SAME).ok_or(RecordingError::Nothing)?;
         identical.pairs.extend(same);
-        Ok(Self { same: identical, slowed: groups, spoiled, repeated, runs })
+        Ok(Self { same: identical, slowed: groups, invalid, repeated, runs })
     }
 
     /// Cuts and draws blocks of `block` pairs, `draws` of them, and counts the verdicts on each.
@@ -204,7 +204,7 @@ impl Recording {
             block,
             runs: self.runs,
             pairs: self.same.pairs.len(),
-            spoiled: self.spoiled,
+            invalid: self.invalid,
             repeated: self.repeated,
             any_false: rate(&cut, &drawn, |conclusion| {
                 gates.iter().any(|gate| is_change(conclusion, gate))
@@ -503,7 +503,7 @@ mod tests {
         let expected: usize =
             all.iter().flat_map(|one| &one.runs).map(|run| run.repeated.len()).sum();
         let proof = proof(all);
-        assert_eq!((proof.pairs, proof.spoiled, proof.repeated), (15, 1, expected));
+        assert_eq!((proof.pairs, proof.invalid, proof.repeated), (15, 1, expected));
         assert!(expected > 0);
     }
 

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_of_nothing_spoils_its_round_alone() {
+    fn a_missing_figure_leaves_out_its_round_alone() {
         let mut document = rounds(1.25, 10);
         document.runs[3].server.as_mut().expect("known").cpu_ns_per_message = 0.0;
         let estimate = estimate(&document);

@@ -43,11 +43,11 @@ impl Conclusion {
     ) -> Self {
         let mut compared = Compared::new(judged, thresholds);
         for scenario in &document.scenarios {
-            let (pairs, spoiled) = pairs_of(document, &names, &scenario.name);
-            if spoiled > 0 {
-                let (name, made) = (&scenario.name, count((pairs.len() + spoiled) as u64, "pair"));
+            let (pairs, invalid) = pairs_of(document, &names, &scenario.name);
+            if invalid > 0 {
+                let (name, made) = (&scenario.name, count((pairs.len() + invalid) as u64, "pair"));
                 let note = format!(
-                    "{name}: not counted, because a run is not valid: {spoiled} of {made}."
+                    "{name}: not counted, because a run is not valid: {invalid} of {made}."
                 );
                 compared.notes.push(note);
             }
@@ -222,9 +222,9 @@ fn pairs_of<'a>(
         }
     }
     let complete = sides.into_values().filter_map(|[a, b]| a.zip(b));
-    let (sound, spoiled): (Vec<_>, Vec<_>) =
+    let (sound, invalid): (Vec<_>, Vec<_>) =
         complete.partition(|(a, b)| is_sound(a) && is_sound(b));
-    (sound, spoiled.len())
+    (sound, invalid.len())
 }
 
 /// The figures of pairs; `None` where a run does not carry the metric.

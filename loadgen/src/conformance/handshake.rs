@@ -9,7 +9,7 @@ const CLOSES: &[(&str, &str)] = &[("Connection", "close")];
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET"), ("Connection", "close")];
 const VERSION: &[(&str, &str)] = &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")];
 
-/// A request that can be spoilt in one place.
+/// A request that can be made invalid in one place.
 #[derive(Clone)]
 struct Draft {
     line: String,

@@ -1,6 +1,6 @@
 //! The build, and what the kernel allows this process.
 
-use super::{Evidence, Finding, fine, hint, spoils};
+use super::{Evidence, Finding, fine, hint, invalidates};
 
 /// Descriptors beside those of connections: see the preflight of a run.
 const BESIDE_CONNECTIONS: u64 = 128;
@@ -17,7 +17,7 @@ pub(super) fn build(evidence: &Evidence<'_>) -> Option<Finding> {
     if !evidence.intent.is_debug_build {
         return fine("an optimised build");
     }
-    spoils(
+    invalidates(
         "the generator is a debug build",
         "it costs many times what an optimised one does: every result is marked INVALID",
         "cargo build --release",
@@ -63,7 +63,7 @@ pub(super) fn descriptors(evidence: &Evidence<'_>) -> Option<Finding> {
         )
     };
     match evidence.intent.connections.map(|n| u64::from(n) + BESIDE_CONNECTIONS) {
-        Some(needed) if needed > hard => spoils(
+        Some(needed) if needed > hard => invalidates(
             seen,
             format!("-c needs {needed} in the generator, and about as many in a server beside it"),
             fix(needed.next_power_of_two()),
@@ -101,7 +101,7 @@ pub(super) fn memory(evidence: &Evidence<'_>) -> Option<Finding> {
     if (available as f64) >= total as f64 * LITTLE_MEMORY {
         return fine(seen);
     }
-    spoils(
+    invalidates(
         seen,
         "the kernel reclaims memory, and programs wait for it",
         "end what uses it: ps -eo pid,rss,comm --sort=-rss | head",

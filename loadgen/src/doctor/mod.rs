@@ -31,7 +31,7 @@ pub(crate) enum Severity {
     /// Known to make figures worse, or to limit what can be measured; a measurement is still one.
     Hint,
     /// A measurement made now is not to be trusted, or cannot be made as asked.
-    Spoils,
+    Invalidates,
 }
 
 impl fmt::Display for Severity {
@@ -40,7 +40,7 @@ impl fmt::Display for Severity {
             Self::Fine => "fine",
             Self::Unknown => "unknown",
             Self::Hint => "hint",
-            Self::Spoils => "SPOILS",
+            Self::Invalidates => "INVALIDATES",
         })
     }
 }
@@ -71,12 +71,12 @@ fn hint(
     finding(Severity::Hint, seen, why, fix)
 }
 
-fn spoils(
+fn invalidates(
     seen: impl Into<String>,
     why: impl Into<String>,
     fix: impl Into<String>,
 ) -> Option<Finding> {
-    finding(Severity::Spoils, seen, why, fix)
+    finding(Severity::Invalidates, seen, why, fix)
 }
 
 fn finding(
@@ -89,9 +89,9 @@ fn finding(
 }
 
 /// Returns the severity of a share by the limits of a hint and of an invalid measurement.
-fn severity(share: f64, hint: f64, spoils: f64) -> Severity {
+fn severity(share: f64, hint: f64, invalidates: f64) -> Severity {
     match share {
-        share if share >= spoils => Severity::Spoils,
+        share if share >= invalidates => Severity::Invalidates,
         share if share >= hint => Severity::Hint,
         _ => Severity::Fine,
     }

@@ -1,6 +1,6 @@
 //! Settings of the kernel's TCP.
 
-use super::{Evidence, Finding, fine, hint, spoils};
+use super::{Evidence, Finding, fine, hint, invalidates};
 
 /// Below this a burst of connects meets a full queue, and is repeated only after a second.
 const ENOUGH_BACKLOG: u32 = 4096;
@@ -18,7 +18,7 @@ pub(super) fn ports(evidence: &Evidence<'_>) -> Option<Finding> {
     match evidence.intent.connections {
         Some(connections) if connections > ports => {
             let why = format!("{connections} connections (-c) from one address need as many");
-            spoils(seen, why, WIDEST_RANGE)
+            invalidates(seen, why, WIDEST_RANGE)
         }
         None if ports < ENOUGH_PORTS => {
             hint(seen, "more connections than that are refused", WIDEST_RANGE)
@@ -93,7 +93,7 @@ pub(super) fn conntrack(evidence: &Evidence<'_>) -> Option<Finding> {
     let seen = format!("the firewall follows {count} connections of at most {max}");
     let room = max.saturating_sub(count);
     if evidence.intent.connections.is_some_and(|connections| connections > room) {
-        return spoils(
+        return invalidates(
             seen,
             "packets of further connections are dropped",
             "sudo sysctl net.netfilter.nf_conntrack_max=1048576",

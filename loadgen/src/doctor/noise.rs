@@ -1,21 +1,21 @@
 //! Other users of the machine.
 
 use super::activity::control_groups;
-use super::{Evidence, Finding, Severity, finding, fine, hint, severity, spoils};
+use super::{Evidence, Finding, Severity, finding, fine, hint, invalidates, severity};
 use crate::format::count;
 
-/// Shares of the processors' time that others had: limits of a hint and of SPOILS.
+/// Shares of the processors' time that others had: limits of a hint and of INVALIDATES.
 const STEAL_SEEN: f64 = 0.002;
-const STEAL_SPOILS: f64 = 0.02;
+const STEAL_INVALIDATES: f64 = 0.02;
 /// Per cent of the last ten seconds in which something waited.
 const PRESSURE_SEEN: f64 = 2.0;
-const PRESSURE_SPOILS: f64 = 10.0;
+const PRESSURE_INVALIDATES: f64 = 10.0;
 /// Share of the time from which on a disk counts as busy.
 const DISK_BUSY: f64 = 0.01;
 /// A process is named from this share of a processor on.
 const BUSY: f64 = 0.02;
 /// All others together, in processors.
-const BUSY_SPOILS: f64 = 0.25;
+const BUSY_INVALIDATES: f64 = 0.25;
 const NAMED: usize = 4;
 
 pub(super) fn hypervisor(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -41,7 +41,7 @@ pub(super) fn quota(evidence: &Evidence<'_>) -> Option<Finding> {
     if used_up > 0 {
         seen += &format!(", and was stopped {} while we looked", count(used_up, "time"));
     }
-    spoils(
+    invalidates(
         seen,
         "a group that has used up its share of 100 ms stands still for the rest of it",
         "start the container without --cpus (use --cpuset-cpus), or the service without CPUQuota",
@@ -52,9 +52,9 @@ pub(super) fn steal(evidence: &Evidence<'_>) -> Option<Finding> {
     let stolen = evidence.growth(|activity| activity.steal)?;
     let ticks = evidence.growth(|activity| Some(activity.ticks))?;
     let share = stolen as f64 / ticks.max(1) as f64;
-    let severity = severity(share, STEAL_SEEN, STEAL_SPOILS);
+    let severity = severity(share, STEAL_SEEN, STEAL_INVALIDATES);
     let why = match severity {
-        Severity::Spoils => "programs stood still without knowing it",
+        Severity::Invalidates => "programs stood still without knowing it",
         _ => "it shows in the highest percentiles",
     };
     finding(
@@ -93,7 +93,7 @@ pub(super) fn pressure(evidence: &Evidence<'_>) -> Option<Finding> {
         format!("{what} {share:.1} %{idle}")
     });
     finding(
-        severity(worst, PRESSURE_SEEN, PRESSURE_SPOILS),
+        severity(worst, PRESSURE_SEEN, PRESSURE_INVALIDATES),
         format!("tasks waited within the last 10 s: {}", shares.collect::<Vec<_>>().join(", ")),
         "somebody else's work was in the way, and would be in the way of a measurement",
         "end what is busy, and wait ten seconds: top, iotop",
@@ -115,7 +115,7 @@ pub(super) fn others(evidence: &Evidence<'_>) -> Option<Finding> {
         String::new()
     };
     finding(
-        severity(sum, 0.0, BUSY_SPOILS),
+        severity(sum, 0.0, BUSY_INVALIDATES),
         format!(
             "busy, in per cent of one processor: {}{more}",
             named.collect::<Vec<_>>().join(", ")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Evidence, Finding, Intent, fine, hint, spoils};
+use super::{Evidence, Finding, Intent, fine, hint, invalidates};
 use crate::format::count as many;
 
 /// Waking from states that take longer than this shows among latencies of tens of microseconds.
@@ -16,7 +16,7 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
     let Intent { cpus: ours, server_cpus: servers, .. } = evidence.intent;
     let shared: Vec<usize> = ours.iter().copied().filter(|cpu| servers.contains(cpu)).collect();
     if !shared.is_empty() {
-        return spoils(
+        return invalidates(
             format!("generator and server are to share {}", listed(&shared)),
             "each waits while the other works: neither is measured",
             "--cpus and --spawn-cpus without a processor in common",
@@ -31,7 +31,7 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
     let chosen = |cpus: &Vec<usize>| if cpus.is_empty() { allowed.clone() } else { cpus.clone() };
     match chosen(ours).into_iter().chain(chosen(servers)).collect::<BTreeSet<_>>().len() {
         0 => None,
-        1 => spoils(
+        1 => invalidates(
             seen,
             "generator and server have to share it: each waits while the other works",
             "taskset with more of them, or a machine that has more; or the server on another machine",
@@ -51,7 +51,7 @@ pub(super) fn smt(evidence: &Evidence<'_>) -> Option<Finding> {
         system.siblings(**cpu).iter().any(|sibling| sibling != *cpu && servers.contains(sibling))
     };
     if let Some(cpu) = ours.iter().find(is_servers_core) {
-        return spoils(
+        return invalidates(
             format!("processor {cpu} of the generator is on a core with one of the server"),
             "the two slow each other down, by as much as either has to do",
             "--cpus and --spawn-cpus on different cores: lscpu --extended=CPU,CORE",
@@ -99,7 +99,7 @@ pub(super) fn governor(evidence: &Evidence<'_>) -> Option<Finding> {
     if governors.iter().all(|governor| governor == "performance") {
         return fine(seen);
     }
-    spoils(
+    invalidates(
         seen,
         "the frequency follows the load: a light load is measured on a slow processor",
         "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
@@ -129,7 +129,7 @@ pub(super) fn throttling(evidence: &Evidence<'_>) -> Option<Finding> {
             evidence.system.online().first().and_then(|_| fine("the machine does not count it"))
         }
         Some(0) => fine("no processor was slowed down because of its heat while we looked"),
-        Some(times) => spoils(
+        Some(times) => invalidates(
             format!("processors were slowed down {} because of their heat", many(times, "time")),
             "they run at whatever speed keeps them cool",
             "better cooling, fewer busy processors, or a lower fixed frequency: sudo cpupower frequency-set -u 2GHz",
@@ -178,5 +178,5 @@ pub(super) fn clocksource(evidence: &Evidence<'_>) -> Option<Finding> {
         Some(name) => format!("echo {name} | sudo tee /{folder}/current_clocksource"),
         None => "the kernel found no better one: dmesg | grep -i clocksource says why".to_owned(),
     };
-    spoils(current, "every look at the clock costs a microsecond or more, on both sides", fix)
+    invalidates(current, "every look at the clock costs a microsecond or more, on both sides", fix)
 }

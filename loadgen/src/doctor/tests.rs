@@ -163,7 +163,7 @@ fn the_worst_comes_first_and_names_are_unique() {
     tree.write("proc/sys/net/ipv4/tcp_congestion_control", "bbr");
     let intent = Intent { is_debug_build: true, ..Intent::default() };
     let findings = tree.examine(&Activity::default(), &intent);
-    assert_eq!((findings[0].check, findings[0].severity), ("build", Severity::Spoils));
+    assert_eq!((findings[0].check, findings[0].severity), ("build", Severity::Invalidates));
     assert!(findings.windows(2).all(|pair| pair[0].severity >= pair[1].severity));
     let mut names: Vec<&str> = findings.iter().map(|finding| finding.check).collect();
     names.sort_unstable();
@@ -173,7 +173,7 @@ fn the_worst_comes_first_and_names_are_unique() {
 
 #[test]
 fn limits_of_the_process_and_of_the_kernel() {
-    use Severity::{Fine, Hint, Spoils};
+    use Severity::{Fine, Hint, Invalidates};
     let limits = |nofile: &str, memlock: &str| {
         format!(
             "Max open files   1024   {nofile}   files\nMax locked memory   {memlock}   {memlock}   bytes"
@@ -184,7 +184,7 @@ fn limits_of_the_process_and_of_the_kernel() {
     assert_found(&found, Hint, "at most 4096", "--nofile=65536:65536");
     let many = Intent { connections: Some(10_000), ..Intent::default() };
     let found = after_with("nofile-c", "descriptors", &[("proc/self/limits", &few)], &many);
-    assert_found(&found, Spoils, "at most 4096", "--nofile=16384:16384");
+    assert_found(&found, Invalidates, "at most 4096", "--nofile=16384:16384");
     let enough = Intent { connections: Some(3000), ..Intent::default() };
     assert_found(
         &after_with("nofile-e", "descriptors", &[("proc/self/limits", &few)], &enough),
@@ -209,12 +209,12 @@ fn limits_of_the_process_and_of_the_kernel() {
         "memory",
         &[("proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 9000 kB")],
     );
-    assert_found(&found, Spoils, "8 of 976 MiB", "ps ");
+    assert_found(&found, Invalidates, "8 of 976 MiB", "ps ");
 }
 
 #[test]
 fn settings_of_the_network() {
-    use Severity::{Fine, Hint, Spoils};
+    use Severity::{Fine, Hint, Invalidates};
     let range = "proc/sys/net/ipv4/ip_local_port_range";
     assert_found(
         &after("ports", "ports", &[(range, "50000\t60999")]),
@@ -223,7 +223,12 @@ fn settings_of_the_network() {
         "1024 65535",
     );
     let many = Intent { connections: Some(30_000), ..Intent::default() };
-    assert_found(&after_with("ports-c", "ports", &[], &many), Spoils, "28232 local", "1024 65535");
+    assert_found(
+        &after_with("ports-c", "ports", &[], &many),
+        Invalidates,
+        "28232 local",
+        "1024 65535",
+    );
     let sockets = ("proc/net/sockstat", "TCP: inuse 5 orphan 0 tw 20000 alloc 9 mem 1");
     assert_found(&after("tw", "time-wait", &[sockets]), Hint, "20000 closed", "tcp_tw_reuse");
     let found = after("backlog", "backlog", &[("proc/sys/net/core/somaxconn", "128")]);
@@ -239,14 +244,14 @@ fn settings_of_the_network() {
     assert_found(&after("conntrack", "conntrack", &tracked("9")), Hint, "9 connections", "NOTRACK");
     assert_found(&after("conntrack-0", "conntrack", &tracked("0")), Fine, "", "");
     let found = after_with("conntrack-c", "conntrack", &tracked("0"), &many);
-    assert_found(&found, Spoils, "at most 20000", "nf_conntrack_max");
+    assert_found(&found, Invalidates, "at most 20000", "nf_conntrack_max");
 }
 
 #[test]
 fn processors_that_are_shared() {
-    use Severity::{Fine, Hint, Spoils};
+    use Severity::{Fine, Hint, Invalidates};
     let one = ("proc/self/status", "Cpus_allowed_list:\t1");
-    assert_found(&after("one", "processors", &[one]), Spoils, "1 processor (1)", "taskset");
+    assert_found(&after("one", "processors", &[one]), Invalidates, "1 processor (1)", "taskset");
     let both = |ours: &[usize], servers: &[usize]| Intent {
         cpus: ours.to_vec(),
         server_cpus: servers.to_vec(),
@@ -256,12 +261,12 @@ fn processors_that_are_shared() {
     assert_found(&beyond, Fine, "1 processor (1)", "");
     assert_found(
         &after_with("alone", "processors", &[one], &both(&[], &[1])),
-        Spoils,
+        Invalidates,
         "1 processor",
         "taskset",
     );
     let found = after_with("same", "processors", &[], &both(&[0, 1], &[1]));
-    assert_found(&found, Spoils, "share 1", "--spawn-cpus");
+    assert_found(&found, Invalidates, "share 1", "--spawn-cpus");
     let siblings = |cpu: usize| format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
     let (first, second) = (siblings(0), siblings(1));
     let one_core = [(first.as_str(), "0-1"), (second.as_str(), "0-1")];
@@ -272,7 +277,7 @@ fn processors_that_are_shared() {
         "smt/control",
     );
     let found = after_with("smt-overlap", "smt", &one_core, &both(&[1], &[0]));
-    assert_found(&found, Spoils, "processor 1", "--spawn-cpus");
+    assert_found(&found, Invalidates, "processor 1", "--spawn-cpus");
     let online = format!("{CPU}/online");
     let (third, fourth) = (siblings(2), siblings(3));
     let cores = [
@@ -288,10 +293,10 @@ fn processors_that_are_shared() {
 
 #[test]
 fn processors_that_change_their_speed() {
-    use Severity::{Fine, Hint, Spoils};
+    use Severity::{Fine, Hint, Invalidates};
     let governor = format!("{CPU}/cpu1/cpufreq/scaling_governor");
     let found = after("governor", "governor", &[(&governor, "powersave")]);
-    assert_found(&found, Spoils, "performance, powersave", "scaling_governor");
+    assert_found(&found, Invalidates, "performance, powersave", "scaling_governor");
     let no_turbo = format!("{CPU}/intel_pstate/no_turbo");
     assert_found(&after("turbo", "turbo", &[(&no_turbo, "0")]), Hint, "on", "echo 1 | sudo tee");
     let tree = Tree::healthy("boost");
@@ -300,7 +305,7 @@ fn processors_that_change_their_speed() {
     let found = tree.find(&Activity::default(), &Intent::default(), "turbo");
     assert_found(&found, Hint, "on", "cpufreq/boost");
     let count = format!("{CPU}/cpu0/thermal_throttle/core_throttle_count");
-    assert_found(&after("heat", "throttling", &[(&count, "9")]), Spoils, "2 times", "cooling");
+    assert_found(&after("heat", "throttling", &[(&count, "9")]), Invalidates, "2 times", "cooling");
     let tree = Tree::healthy("idle");
     tree.idle_state(2, "C6", 133, false);
     let found = tree.find(&Activity::default(), &Intent::default(), "c-states");
@@ -311,7 +316,7 @@ fn processors_that_change_their_speed() {
     let clock = "sys/devices/system/clocksource/clocksource0/current_clocksource";
     assert_found(
         &after("clock", "clocksource", &[(clock, "hpet")]),
-        Spoils,
+        Invalidates,
         "hpet",
         "echo tsc | sudo tee /sys/",
     );
@@ -319,19 +324,19 @@ fn processors_that_change_their_speed() {
 
 #[test]
 fn others_on_the_machine() {
-    use Severity::{Fine, Hint, Spoils};
+    use Severity::{Fine, Hint, Invalidates};
     let found = after("vm", "hypervisor", &[("proc/cpuinfo", "flags\t: fpu hypervisor sse2")]);
     assert_found(&found, Hint, "virtual machine", "scripts/ab.sh");
     let found = after("quota", "quota", &[("sys/fs/cgroup/user.slice/cpu.max", "150000 100000")]);
-    assert_found(&found, Spoils, "1.50 processors", "--cpuset-cpus");
+    assert_found(&found, Invalidates, "1.50 processors", "--cpuset-cpus");
     let found = after("quota-v1", "quota", &quota_v1("20000", "-1"));
-    assert_found(&found, Spoils, "0.20 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
+    assert_found(&found, Invalidates, "0.20 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
     // The smallest quota of the group and of its ancestors applies.
     let found = after("quota-parent", "quota", &quota_v1("20000", "5000"));
-    assert_found(&found, Spoils, "0.05 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
+    assert_found(&found, Invalidates, "0.05 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
     assert_found(&after("quota-none", "quota", &quota_v1("-1", "-1")), Fine, "none", "");
     let found = after("steal", "steal", &[("proc/stat", "cpu  100 0 100 1190 0 0 0 10 0 0")]);
-    assert_found(&found, Spoils, "5.0 %", "another host");
+    assert_found(&found, Invalidates, "5.0 %", "another host");
     let found = after("steal-some", "steal", &[("proc/stat", "cpu  100 0 100 1199 0 0 0 1 0 0")]);
     assert_found(&found, Hint, "0.5 %", "another host");
     let found = after(
@@ -339,7 +344,7 @@ fn others_on_the_machine() {
         "pressure",
         &[("proc/pressure/cpu", "some avg10=26.74 avg60=1 avg300=1 total=1")],
     );
-    assert_found(&found, Spoils, "cpu 26.7 %", "top");
+    assert_found(&found, Invalidates, "cpu 26.7 %", "top");
     let io = ("proc/pressure/io", "some avg10=2.50 avg60=1 avg300=1 total=1");
     let disk = ("proc/diskstats", "   8  0 sda 1 0 8 1 1 0 8 1 0 900 2");
     assert_found(&after("io", "pressure", &[io, disk]), Hint, "io 2.5 %", "top");
@@ -349,7 +354,7 @@ fn others_on_the_machine() {
         format!("77 (a ) b) R 1 77 77 0 -1 0 1 2 3 4 {ticks} 31 0 0 20 0 1 0 12 13 14")
     };
     let found = after("busy", "others", &[("proc/77/stat", &process(320))]);
-    assert_found(&found, Spoils, "a ) b (77) 70 %", "77");
+    assert_found(&found, Invalidates, "a ) b (77) 70 %", "77");
     assert_found(
         &after("rather", "others", &[("proc/77/stat", &process(255))]),
         Hint,
@@ -357,7 +362,7 @@ fn others_on_the_machine() {
         "77",
     );
     let new = ("proc/78/stat", "78 (cc1) R 1 77 77 0 -1 0 1 2 3 4 40 10 0 0 20 0 1 0 12 13 14");
-    assert_found(&after("new", "others", &[new]), Spoils, "cc1 (78) 50 %", "78");
+    assert_found(&after("new", "others", &[new]), Invalidates, "cc1 (78) 50 %", "78");
     assert_found(&after("idle-one", "others", &[]), Fine, "no other process", "");
 }
 

@@ -429,7 +429,7 @@ mod tests {
 
     /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the
     /// last of these.
-    struct Made {
+    struct Attempts {
         runs: Vec<Attempted>,
         attempts: u32,
         cell: Cell,
@@ -437,7 +437,7 @@ mod tests {
         fault: Option<String>,
     }
 
-    fn session(cell: Cell, runs: usize, script: &[Becomes]) -> Made {
+    fn session(cell: Cell, runs: usize, script: &[Becomes]) -> Attempts {
         let script = RefCell::new(VecDeque::from(script.to_vec()));
         let attempts = RefCell::new(0);
         let execute = |_: &Plan, _: &mut dyn Progress| {
@@ -452,7 +452,7 @@ mod tests {
         let numbers = 0..u32::try_from(runs).expect("few");
         let runs = numbers.map(|pair| repeats.make(&mut cell, pair)).collect();
         let (marks, fault) = (repeats.marks, repeats.fault.map(|fault| fault.to_string()));
-        Made { runs, attempts: *attempts.borrow(), cell, marks, fault }
+        Attempts { runs, attempts: *attempts.borrow(), cell, marks, fault }
     }
 
     fn cell() -> Cell {

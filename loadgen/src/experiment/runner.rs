@@ -940,11 +940,12 @@ mod tests {
     #[test]
     fn a_resumed_duel_replaces_pairs_that_were_invalid() {
         let (duel, setup) = (duel(8), setup());
-        let spoiled = |plan: &Plan, progress: &mut dyn Progress| {
+        let with_invalid = |plan: &Plan, progress: &mut dyn Progress| {
             instant(plan, progress).map(|run| Run { valid: plan.pair > 0, ..run })
         };
-        let cut =
-            session_with(&duel, &setup, &spoiled, &mut StopAfter(12)).expect("some runs").document;
+        let cut = session_with(&duel, &setup, &with_invalid, &mut StopAfter(12))
+            .expect("some runs")
+            .document;
         assert!(!cut.runs[0].valid && cut.runs.len() >= 4);
         let resumed =
             runner(&duel, &setup).resume(cut, &Machine::default()).expect("the same experiment");
@@ -1036,15 +1037,15 @@ mod tests {
 
     #[test]
     fn a_pair_with_an_invalid_run_is_replaced_within_bounds() {
-        let spoiled = |pairs: u32| {
+        let with_invalid = |pairs: u32| {
             move |plan: &Plan, progress: &mut dyn Progress| {
                 instant(plan, progress).map(|run| Run { valid: plan.pair >= pairs, ..run })
             }
         };
-        assert_eq!(measured(&duel(10), &spoiled(1)).runs.len(), 22);
-        assert_eq!(measured(&duel(10), &spoiled(99)).runs.len(), 28);
+        assert_eq!(measured(&duel(10), &with_invalid(1)).runs.len(), 22);
+        assert_eq!(measured(&duel(10), &with_invalid(99)).runs.len(), 28);
         // The ratios of other experiments do without such a round.
-        assert_eq!(cells(&measured(&engines(10), &spoiled(99)), "echo").len(), 30);
+        assert_eq!(cells(&measured(&engines(10), &with_invalid(99)), "echo").len(), 30);
     }
 
     #[test]
@@ -1062,12 +1063,12 @@ mod tests {
         document.runs.iter().map(|run| run.repeated.len()).collect()
     }
 
-    /// The generator waited for its processor in the first `spoiled` runs.
-    fn disturbed(spoiled: u32) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
+    /// The generator waited for its processor in the first `count` runs.
+    fn disturbed(count: u32) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
         let made = Counter::new(0);
         move |plan, progress| {
             made.set(made.get() + 1);
-            let waited = if made.get() <= spoiled { 0.5 } else { 0.0 };
+            let waited = if made.get() <= count { 0.5 } else { 0.0 };
             let disturbance =
                 Some(Disturbance { generator_waited: waited, ..Disturbance::default() });
             // Something to know the attempt by.

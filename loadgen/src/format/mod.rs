@@ -103,9 +103,8 @@ pub(crate) enum Tone {
 /// Returns the meaning of a verdict or a problem; `None` of any other word.
 pub(crate) fn tone(word: &str) -> Option<Tone> {
     match word {
-        "INVALID" | "REGRESSED" | "regressed" | "MISSED" | "FAILED" | "SPOILS" | "WRONG" | "NO" => {
-            Some(Tone::Bad)
-        }
+        "INVALID" | "REGRESSED" | "regressed" | "MISSED" | "FAILED" | "INVALIDATES" | "WRONG"
+        | "NO" => Some(Tone::Bad),
         "INCONCLUSIVE" | "inconclusive" | "INTERRUPTED" | "ENDED" | "FORCED" | "ADVISORY"
         | "limited" => Some(Tone::Doubtful),
         "IMPROVED" | "improved" => Some(Tone::Good),

@@ -81,7 +81,7 @@ impl Summary {
 }
 
 /// Returns the corrected latencies of several runs as one histogram: percentiles are never
-/// averaged. A run whose histogram cannot be read spoils those of the whole scenario: better none.
+/// averaged. If the histogram of one run cannot be read, the scenario has none.
 pub(crate) fn merged(runs: &[&Run]) -> Option<Histogram<u64>> {
     let mut each = runs.iter().map(|run| run.latency_ns.corrected.histogram().ok().flatten());
     let first = each.next()??;

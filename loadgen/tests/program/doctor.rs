@@ -5,15 +5,15 @@ use engine::affinity;
 use super::{output, text};
 
 /// True for debug builds, which invalidate every measurement.
-const SPOILED: bool = cfg!(debug_assertions);
+const IS_INVALID: bool = cfg!(debug_assertions);
 
 #[test]
 fn the_table_names_every_check_and_sets_the_exit_code() {
     let output = output(&["doctor", "--watch", "10ms"]);
     let table = text(&output.stdout);
-    let spoils = table.lines().filter(|line| line.starts_with("SPOILS")).count();
-    assert_eq!(output.status.code(), Some(i32::from(spoils > 0)), "{table}");
-    assert!(!SPOILED || table.contains("cargo build --release"), "{table}");
+    let faults = table.lines().filter(|line| line.starts_with("INVALIDATES")).count();
+    assert_eq!(output.status.code(), Some(i32::from(faults > 0)), "{table}");
+    assert!(!IS_INVALID || table.contains("cargo build --release"), "{table}");
     for check in ["descriptors", "ports", "backlog", "governor", "steal", "io_uring", "congestion"]
     {
         assert!(table.contains(check), "{check} not in: {table}");
@@ -24,11 +24,11 @@ fn the_table_names_every_check_and_sets_the_exit_code() {
 fn json_is_for_programs() {
     let output = output(&["doctor", "--watch", "0", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
-    assert_eq!(report["schema"], 1);
+    assert_eq!(report["schema"], 2);
     let findings = report["findings"].as_array().expect("a list");
-    let spoiled = findings.iter().any(|finding| finding["severity"] == "spoils");
-    assert_eq!(report["spoiled"], spoiled);
-    assert_eq!(output.status.code(), Some(i32::from(spoiled)));
+    let invalidates = findings.iter().any(|finding| finding["severity"] == "invalidates");
+    assert_eq!(report["invalidates"], invalidates);
+    assert_eq!(output.status.code(), Some(i32::from(invalidates)));
     assert!(
         findings.iter().all(|finding| finding["check"].is_string() && finding["fix"].is_string())
     );

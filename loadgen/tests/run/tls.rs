@@ -15,8 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
-use server::Server;
-use server::config::{Config, Identity, ListenAddress};
+use server::config::{Config, ListenAddress};
+use server::{Identity, Server};
 
 use super::command::{assert_fails, loadgen, text};
 use super::echo::{Echo, Fault};

@@ -7,7 +7,8 @@ use engine::{Config, EngineKind, SendCompletions};
 use loadgen::load::{Arrival, Payload};
 use loadgen::run::{Plan, Rehearsal};
 
-use server::config::{EchoSettings, Heartbeat};
+use server::Heartbeat;
+use server::config::EchoSettings;
 
 /// Everything about a seed.
 #[derive(Debug)]

@@ -219,10 +219,10 @@ fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     let word = script.prop_flat_map(|script| {
         prop::collection::vec(prop::char::range(*script.start(), *script.end()), 1..40)
     });
-    let spoiled = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2);
-    (prop::collection::vec(word, characters), spoiled).prop_map(|(words, spoiled)| {
+    let replaced = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2);
+    (prop::collection::vec(word, characters), replaced).prop_map(|(words, replaced)| {
         let mut bytes = words.concat().into_iter().collect::<String>().into_bytes();
-        for (at, byte) in spoiled {
+        for (at, byte) in replaced {
             if !bytes.is_empty() {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;

@@ -223,10 +223,10 @@ mod tests {
 
     /// Returns valid text, and text with some bytes overwritten, so that both answers are common.
     fn text() -> impl Strategy<Value = Vec<u8>> {
-        let spoiled = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
-        (any::<Vec<char>>(), spoiled).prop_map(|(characters, spoiled)| {
+        let replaced = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
+        (any::<Vec<char>>(), replaced).prop_map(|(characters, replaced)| {
             let mut bytes = characters.into_iter().collect::<String>().into_bytes();
-            for (at, byte) in spoiled {
+            for (at, byte) in replaced {
                 if !bytes.is_empty() {
                     let at = at.index(bytes.len());
                     bytes[at] = byte;

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_spoils_a_session_is_said() {
+    fn shows_why_runs_are_invalid() {
         let mut document = duel(8, 1.0);
         document.runs[0].valid = false;
         document.runs[0].invalid_reasons = vec!["The generator was the limit.".into()];

@@ -10,7 +10,7 @@ use crate::report::{Blocks, Format, Table};
 use crate::target::url::Url;
 
 /// Columns before what was seen.
-const INDENT: usize = 22;
+const INDENT: usize = 25;
 
 /// Returns the findings, the worst first; each with its reason and remedy where it has some. With
 /// `quiet` those that are fine are left out.
@@ -51,7 +51,7 @@ pub(crate) fn cases(
 /// A remedy is not wrapped: it is a command to copy.
 fn terminal(finding: &Finding, width: usize) -> String {
     let Finding { check, severity, seen, why, fix } = finding;
-    let mut text = wrapped(&format!("{severity:<8} {check:<12} {seen}"), width, INDENT) + "\n";
+    let mut text = wrapped(&format!("{severity:<11} {check:<12} {seen}"), width, INDENT) + "\n";
     if !fix.is_empty() {
         let _ = writeln!(text, "{}", wrapped(&format!("{:INDENT$}{why}", ""), width, INDENT));
         let _ = writeln!(text, "{:INDENT$}fix: {fix}", "");
@@ -61,12 +61,12 @@ fn terminal(finding: &Finding, width: usize) -> String {
 
 fn summary(findings: &[Finding]) -> String {
     let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (spoils, hints, unknown) =
-        (number(Severity::Spoils), number(Severity::Hint), number(Severity::Unknown));
-    let verdict = match spoils {
+    let (faults, hints, unknown) =
+        (number(Severity::Invalidates), number(Severity::Hint), number(Severity::Unknown));
+    let verdict = match faults {
         0 => "Nothing found that invalidates a measurement".to_owned(),
         1 => "1 finding invalidates a measurement".to_owned(),
-        _ => format!("{spoils} findings invalidate a measurement"),
+        _ => format!("{faults} findings invalidate a measurement"),
     };
     let unknown = if unknown == 0 { String::new() } else { format!(", {unknown} unknown") };
     format!("{verdict}; {}{unknown}", count(hints as u64, "hint"))
@@ -94,17 +94,20 @@ mod tests {
 
     #[test]
     fn the_table_has_remedies_where_there_are_some() {
-        let findings = [Severity::Spoils, Severity::Unknown, Severity::Fine].map(finding);
+        let findings = [Severity::Invalidates, Severity::Unknown, Severity::Fine].map(finding);
         let text = table(&findings, false, 80);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 6);
-        assert!(lines[0].starts_with("SPOILS   c") && lines[2].ends_with("fix: do it"), "{text}");
+        assert!(
+            lines[0].starts_with("INVALIDATES c ") && lines[2].ends_with("fix: do it"),
+            "{text}"
+        );
         assert_eq!(lines[5], "1 finding invalidates a measurement; 0 hints, 1 unknown");
         assert_eq!(table(&findings, true, 80).lines().count(), 5);
-        let long = Finding { why: "word ".repeat(40), ..finding(Severity::Spoils) };
+        let long = Finding { why: "word ".repeat(40), ..finding(Severity::Invalidates) };
         assert!(table(&[long], false, 80).lines().all(|line| line.len() <= 80));
         let markdown = super::findings(&findings, false, Format::Markdown);
-        assert!(markdown.contains("| SPOILS | c | seen | why | do it |"), "{markdown}");
+        assert!(markdown.contains("| INVALIDATES | c | seen | why | do it |"), "{markdown}");
         assert!(summary(&[finding(Severity::Hint)]).starts_with("Nothing found"));
     }
 }

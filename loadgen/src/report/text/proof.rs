@@ -28,7 +28,7 @@ pub(crate) fn proof(proof: &Proof) -> Blocks {
         format!(
             "{runs} recorded ({} put aside because something else ran), {} left out as invalid",
             count(proof.repeated as u64, "attempt"),
-            count(proof.spoiled as u64, "pair")
+            count(proof.invalid as u64, "pair")
         ),
         format!(
             "identical servers: {pairs}, as duels of {}: any metric called changed in",
