@@ -95,19 +95,19 @@ trait Way {
 
 #[inline(never)]
 fn in_blocks(len: usize, way: &mut impl Way, utf8: &mut Utf8) -> Result<(), InvalidUtf8> {
-    let (mut at, mut settled) = (0, 0);
+    let (mut at, mut validated) = (0, 0);
     while at < len {
         let block = at..len.min(at + BLOCK);
         at = block.end;
         let is_ascii = way.unmask(block.clone());
-        if is_ascii && settled == block.start && utf8.is_between_characters() {
-            settled = block.end;
+        if is_ascii && validated == block.start && utf8.is_between_characters() {
+            validated = block.end;
         } else {
             // This includes a character that the end of the previous block cut.
-            settled += utf8.settle(&way.arrived()[settled..block.end])?;
+            validated += utf8.validate_through(&way.arrived()[validated..block.end])?;
         }
     }
-    utf8.keep(&way.arrived()[settled..len])
+    utf8.keep(&way.arrived()[validated..len])
 }
 
 struct Shift<'a> {

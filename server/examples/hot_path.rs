@@ -27,10 +27,10 @@ fn main() {
     let (mut echo, mut record) = (WebSocketEcho::new(EchoSettings::default()), Record::new());
     let from = Origin::Accepted { listener: 0, peer: None };
     let mut conn = echo.opened(id, from, &mut record.begin(Nanos(0), 0, 0));
-    settle(&mut record);
+    discard_output(&mut record);
     let mut request = REQUEST.to_vec();
     echo.received(id, &mut conn, &mut request, &mut record.begin(Nanos(0), 0, REQUEST.len()));
-    settle(&mut record);
+    discard_output(&mut record);
     let mut buffer = vec![0; arrived.len()];
     let mut left = 0;
     for turn in 0..reads {
@@ -38,13 +38,13 @@ fn main() {
         let mut out = record.begin(Nanos(turn as u64), 0, buffer.len());
         echo.received(id, &mut conn, &mut buffer, &mut out);
         left += out.unsent();
-        settle(&mut record);
+        discard_output(&mut record);
     }
     println!("{} messages, {left} bytes", echo.echo_counters().messages);
 }
 
 /// Does the engine's work between calls.
-fn settle(record: &mut Record) {
+fn discard_output(record: &mut Record) {
     record.take_segments().for_each(drop);
     record.take_commands();
     record.clear_arena();

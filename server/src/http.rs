@@ -17,7 +17,7 @@ pub(crate) struct Head {
 
 /// State of a handshake after a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum HandshakeState {
     /// The head is incomplete, and is kept.
     Incomplete,
     /// The request was answered with 101. Frames begin at this index of the read.
@@ -42,7 +42,7 @@ pub(crate) fn read(
     context: RequestContext<'_>,
     bytes: &[u8],
     out: &mut Output<'_>,
-) -> Result<Progress, Rejection> {
+) -> Result<HandshakeState, Rejection> {
     let limits = &context.settings.head;
     let Some(kept) = head else {
         let mut scanned = 0;
@@ -50,7 +50,7 @@ pub(crate) fn read(
             Some(end) => context.receive(&bytes[..end], end, out),
             None => {
                 *head = Some(Box::new(Head { buffered: bytes.to_vec(), scanned }));
-                Ok(Progress::Incomplete)
+                Ok(HandshakeState::Incomplete)
             }
         };
     };
@@ -63,7 +63,7 @@ pub(crate) fn read(
             *head = None;
             Ok(progress)
         }
-        None => Ok(Progress::Incomplete),
+        None => Ok(HandshakeState::Incomplete),
     }
 }
 
@@ -74,16 +74,16 @@ impl RequestContext<'_> {
         head: &[u8],
         frames: usize,
         out: &mut Output<'_>,
-    ) -> Result<Progress, Rejection> {
+    ) -> Result<HandshakeState, Rejection> {
         match answer(head, &self.settings.head) {
             Ok(mut request) => {
                 self.settings.admission.admit(&mut request, self.on_loopback)?;
                 out.append(request.response());
-                Ok(Progress::Open(frames))
+                Ok(HandshakeState::Open(frames))
             }
             Err(refusal) if refusal.asks_for_no_upgrade() && asks_for_root(head) => {
                 out.append(self.page.response(!refusal.is_to_head()));
-                Ok(Progress::Page)
+                Ok(HandshakeState::Page)
             }
             Err(refusal) => Err(refusal.into()),
         }

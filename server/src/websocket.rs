@@ -13,7 +13,7 @@ use crate::admission::{Rejection, is_on_loopback};
 use crate::config::EchoSettings;
 use crate::connection::{Connection, DeadlineAction, Stage};
 use crate::echo::{self, Echo, Flow};
-use crate::http::{self, Progress, RequestContext};
+use crate::http::{self, HandshakeState, RequestContext};
 use crate::injected_cost::CpuBurner;
 use crate::limiter::LimitReached;
 use crate::page::Page;
@@ -122,8 +122,8 @@ impl WebSocketEcho {
         let on_loopback = self.on_loopback.get(usize::from(*listener)).copied().unwrap_or(true);
         let context = RequestContext { settings: &self.settings, page: &self.page, on_loopback };
         match http::read(head, context, bytes, out) {
-            Ok(Progress::Incomplete) => {}
-            Ok(Progress::Open(frames)) => {
+            Ok(HandshakeState::Incomplete) => {}
+            Ok(HandshakeState::Open(frames)) => {
                 self.metrics.opened += 1;
                 c.stage = Stage::Open(protocol::Connection::new(protocol::Role::Server));
                 out.set_deadline(self.first_deadline(out.now()));
@@ -131,7 +131,7 @@ impl WebSocketEcho {
                     self.frames(c, bytes, frames, out);
                 }
             }
-            Ok(Progress::Page) => {
+            Ok(HandshakeState::Page) => {
                 self.metrics.pages += 1;
                 self.finish(c, out);
             }

@@ -84,7 +84,7 @@ pub(super) struct Waiting {
 
 /// Result of a read besides its plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct ReadResult {
     /// True if the peer has sent close_notify.
     pub(super) ended: bool,
 }
@@ -148,11 +148,11 @@ impl Session {
         bytes: &mut [u8],
         plain: &mut Vec<u8>,
         out: &mut Output<'_>,
-    ) -> Result<Progress, TlsError> {
+    ) -> Result<ReadResult, TlsError> {
         if !std::mem::replace(&mut self.begun, true) {
             self.looks_like_tls(bytes[0])?;
         }
-        let (mut at, mut progress) = (0, Progress::default());
+        let (mut at, mut progress) = (0, ReadResult::default());
         while !self.stash.is_empty() && at < bytes.len() && !progress.ended {
             let take = missing(&self.stash).unwrap_or(usize::MAX).min(bytes.len() - at);
             self.stash.extend_from_slice(&bytes[at..at + take]);
@@ -188,7 +188,7 @@ impl Session {
         &mut self,
         plain: &mut Vec<u8>,
         out: &mut Output<'_>,
-    ) -> Result<Progress, TlsError> {
+    ) -> Result<ReadResult, TlsError> {
         let mut stash = std::mem::take(&mut self.stash);
         let (used, progress) = self.pump(&mut stash, plain, out)?;
         if used < stash.len() {
@@ -203,7 +203,7 @@ impl Session {
         bytes: &mut [u8],
         plain: &mut Vec<u8>,
         out: &mut Output<'_>,
-    ) -> Result<(usize, Progress), TlsError> {
+    ) -> Result<(usize, ReadResult), TlsError> {
         match &mut self.side {
             Side::Server(end) => pump(end, bytes, plain, out),
             Side::Client(end) => pump(end, bytes, plain, out),
@@ -262,8 +262,8 @@ fn pump<E: End>(
     bytes: &mut [u8],
     plain: &mut Vec<u8>,
     out: &mut Output<'_>,
-) -> Result<(usize, Progress), TlsError> {
-    let (mut used, mut progress) = (0, Progress::default());
+) -> Result<(usize, ReadResult), TlsError> {
+    let (mut used, mut progress) = (0, ReadResult::default());
     loop {
         let UnbufferedStatus { mut discard, state } = end.process(&mut bytes[used..]);
         let mut goes_on = true;

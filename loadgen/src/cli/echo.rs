@@ -61,7 +61,8 @@ fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
 }
 
 impl EchoArguments {
-    /// Returns the plan that was typed, with `engine` as its engine, since that is not settled yet.
+    /// Returns the plan that was typed, with `engine` as its engine, because the flags may leave
+    /// that open.
     fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
         let plan = Plan {
             repeat: self.repeat.clone(),

@@ -294,8 +294,8 @@ mod tests {
     #[test]
     fn an_engine_asked_for_by_name_never_falls_back() {
         for kind in EngineKind::ALL {
-            let settled = resolve_engine(EngineChoice::Named(kind)).ok();
-            assert_eq!(settled, kind.probe().is_ok().then_some((kind, None)));
+            let resolved = resolve_engine(EngineChoice::Named(kind)).ok();
+            assert_eq!(resolved, kind.probe().is_ok().then_some((kind, None)));
         }
         let (engine, mark) = resolve_engine(EngineChoice::Auto).expect("epoll is everywhere");
         assert_eq!(engine == EngineKind::Epoll, mark.is_some());

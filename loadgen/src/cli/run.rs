@@ -107,7 +107,8 @@ pub(super) struct RunArguments {
 }
 
 impl RunArguments {
-    /// Returns the plan that was typed, with `engine` as its engine, since that is not settled yet.
+    /// Returns the plan that was typed, with `engine` as its engine, because the flags may leave
+    /// that open.
     fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
         let mut plan = self.plan.plan(self.url.clone(), engine)?;
         if let Some(command) = &self.spawn {

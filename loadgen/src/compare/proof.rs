@@ -199,7 +199,7 @@ impl Recording {
         let trials = Trials { block, draws, thresholds };
         let cut = trials.cut(&self.same);
         let drawn = trials.drawn(&self.same, false, |_| {});
-        let gates = gates(drawn.first().or(cut.first()));
+        let judgements = judgements(drawn.first().or(cut.first()));
         Proof {
             block,
             runs: self.runs,
@@ -207,9 +207,12 @@ impl Recording {
             invalid: self.invalid,
             repeated: self.repeated,
             any_false: rate(&cut, &drawn, |conclusion| {
-                gates.iter().any(|gate| is_change(conclusion, gate))
+                judgements.iter().any(|judgement| is_change(conclusion, judgement))
             }),
-            metrics: gates.iter().map(|gate| self.of_metric(&trials, gate, &cut, &drawn)).collect(),
+            metrics: judgements
+                .iter()
+                .map(|judgement| self.of_metric(&trials, judgement, &cut, &drawn))
+                .collect(),
             slowed: self.slowed.iter().map(|(tag, group)| of_slowed(&trials, tag, group)).collect(),
         }
     }
@@ -217,22 +220,23 @@ impl Recording {
     fn of_metric(
         &self,
         trials: &Trials<'_>,
-        gate: &Judgement,
+        judgement: &Judgement,
         cut: &[Conclusion],
         drawn: &[Conclusion],
     ) -> MetricProof {
         let found = |slowdown: f64| {
             let slowed =
-                trials.drawn(&self.same, true, |block| worsen(block, gate, 1.0 + slowdown));
-            count(&slowed, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed))
+                trials.drawn(&self.same, true, |block| worsen(block, judgement, 1.0 + slowdown));
+            count(&slowed, |conclusion| verdict(conclusion, judgement) == Some(Verdict::Regressed))
         };
-        let threshold = gate.threshold.unwrap_or_else(|| Threshold::of(gate.metric, None));
+        let threshold =
+            judgement.threshold.unwrap_or_else(|| Threshold::of(judgement.metric, None));
         MetricProof {
-            scenario: gate.scenario.clone(),
-            metric: gate.metric,
+            scenario: judgement.scenario.clone(),
+            metric: judgement.metric,
             threshold,
-            noise: noise(&trials.drawn(&self.same, true, |_| {}), gate),
-            false_verdicts: rate(cut, drawn, |conclusion| is_change(conclusion, gate)),
+            noise: noise(&trials.drawn(&self.same, true, |_| {}), judgement),
+            false_verdicts: rate(cut, drawn, |conclusion| is_change(conclusion, judgement)),
             half_called_regressed: found(threshold.relative / 2.0),
             twice_found: found(threshold.relative * 2.0),
             smallest_found: smallest(|slowdown| {
@@ -352,24 +356,24 @@ fn turn(arm: &mut String) {
     other.clone_into(arm);
 }
 
-fn gates(conclusion: Option<&Conclusion>) -> Vec<Judgement> {
+fn judgements(conclusion: Option<&Conclusion>) -> Vec<Judgement> {
     let all = conclusion.into_iter().flat_map(|conclusion| &conclusion.judgements);
     all.filter(|judgement| judgement.threshold.is_some()).cloned().collect()
 }
 
-fn find<'a>(conclusion: &'a Conclusion, gate: &Judgement) -> Option<&'a Judgement> {
+fn find<'a>(conclusion: &'a Conclusion, judgement: &Judgement) -> Option<&'a Judgement> {
     conclusion
         .judgements
         .iter()
-        .find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
+        .find(|one| one.scenario == judgement.scenario && one.metric == judgement.metric)
 }
 
-fn verdict(conclusion: &Conclusion, gate: &Judgement) -> Option<Verdict> {
-    find(conclusion, gate)?.verdict
+fn verdict(conclusion: &Conclusion, judgement: &Judgement) -> Option<Verdict> {
+    find(conclusion, judgement)?.verdict
 }
 
-fn is_change(conclusion: &Conclusion, gate: &Judgement) -> bool {
-    matches!(verdict(conclusion, gate), Some(Verdict::Improved | Verdict::Regressed))
+fn is_change(conclusion: &Conclusion, judgement: &Judgement) -> bool {
+    matches!(verdict(conclusion, judgement), Some(Verdict::Improved | Verdict::Regressed))
 }
 
 fn count(conclusions: &[Conclusion], is_it: impl Fn(&Conclusion) -> bool) -> Share {
@@ -380,17 +384,19 @@ fn rate(cut: &[Conclusion], drawn: &[Conclusion], is_it: impl Fn(&Conclusion) ->
     Rate { blocks: count(cut, &is_it), drawn: count(drawn, &is_it) }
 }
 
-fn worsen(block: &mut Document, gate: &Judgement, factor: f64) {
-    let worse =
-        block.runs.iter_mut().filter(|run| run.arm == SIDES[1] && run.scenario == gate.scenario);
-    worse.for_each(|run| gate.metric.worsen(run, factor));
+fn worsen(block: &mut Document, judgement: &Judgement, factor: f64) {
+    let worse = block
+        .runs
+        .iter_mut()
+        .filter(|run| run.arm == SIDES[1] && run.scenario == judgement.scenario);
+    worse.for_each(|run| judgement.metric.worsen(run, factor));
 }
 
 /// Within which distance of 1 the estimates lie, 95 of 100.
-fn noise(drawn: &[Conclusion], gate: &Judgement) -> f64 {
+fn noise(drawn: &[Conclusion], judgement: &Judgement) -> f64 {
     let mut shifts: Vec<f64> = drawn
         .iter()
-        .filter_map(|conclusion| find(conclusion, gate))
+        .filter_map(|conclusion| find(conclusion, judgement))
         .map(|one| one.ratio.ln().abs())
         .collect();
     shifts.sort_by(f64::total_cmp);
@@ -412,11 +418,12 @@ fn smallest(is_found: impl Fn(f64) -> bool) -> Option<f64> {
 
 fn of_slowed(trials: &Trials<'_>, tag: &str, group: &Group) -> SlowedProof {
     let (cut, drawn) = (trials.cut(group), trials.drawn(group, false, |_| {}));
-    let whole = gates(Some(&trials.judge(&group.block(group.pairs.clone()))));
-    let regressed = whole.iter().map(|gate| {
-        let rate =
-            rate(&cut, &drawn, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed));
-        (gate.scenario.clone(), gate.metric, rate)
+    let whole = judgements(Some(&trials.judge(&group.block(group.pairs.clone()))));
+    let regressed = whole.iter().map(|judgement| {
+        let rate = rate(&cut, &drawn, |conclusion| {
+            verdict(conclusion, judgement) == Some(Verdict::Regressed)
+        });
+        (judgement.scenario.clone(), judgement.metric, rate)
     });
     SlowedProof {
         tag: tag.to_owned(),

@@ -24,8 +24,8 @@ impl Conclusion {
         Self::of_arms_in(document, &Metric::ALL, thresholds)
     }
 
-    /// The same, of which only the metrics `judged` are judged, where they are gated at all, and
-    /// corrected for each other; all others are shown.
+    /// The same for the metrics `judged`, as far as a verdict may depend on them. They are
+    /// corrected for each other. All other metrics are only shown.
     pub(crate) fn of_arms_in(
         document: &Document,
         judged: &[Metric],
@@ -151,27 +151,27 @@ struct Compared<'a> {
     /// Metrics to judge. Others are shown alone.
     judged: &'a [Metric],
     thresholds: Thresholds<'a>,
-    gates: Vec<Judgement>,
+    judgements: Vec<Judgement>,
     shown: Vec<Judgement>,
     notes: Vec<String>,
 }
 
 impl<'a> Compared<'a> {
     fn new(judged: &'a [Metric], thresholds: Thresholds<'a>) -> Self {
-        Self { judged, thresholds, gates: Vec::new(), shown: Vec::new(), notes: Vec::new() }
+        Self { judged, thresholds, judgements: Vec::new(), shown: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds the metrics of a scenario that both sides have.
     fn add(&mut self, scenario: &Scenario, of: impl Fn(Metric) -> Option<Judgement>) {
         for metric in Metric::ALL {
-            let is_gate = metric.is_gated(&scenario.parameters) && self.judged.contains(&metric);
+            let is_judged = metric.is_judged(&scenario.parameters) && self.judged.contains(&metric);
             match of(metric) {
-                Some(judgement) if is_gate => {
+                Some(judgement) if is_judged => {
                     let threshold = Some((self.thresholds)(scenario, metric));
-                    self.gates.push(Judgement { threshold, ..judgement });
+                    self.judgements.push(Judgement { threshold, ..judgement });
                 }
                 Some(judgement) => self.shown.push(judgement),
-                None if is_gate => {
+                None if is_judged => {
                     let (name, metric) = (&scenario.name, metric.name());
                     self.notes.push(format!(
                         "{name}: {metric} is not known of every run, and was not judged."
@@ -183,9 +183,10 @@ impl<'a> Compared<'a> {
     }
 
     fn conclude(mut self, sides: [String; 2], interleaved: bool) -> Conclusion {
-        judge(&mut self.gates);
-        let overall = Verdict::overall(self.gates.iter().filter_map(|gate| gate.verdict));
-        let (judgements, notes) = ([self.gates, self.shown].concat(), self.notes);
+        judge(&mut self.judgements);
+        let overall =
+            Verdict::overall(self.judgements.iter().filter_map(|judgement| judgement.verdict));
+        let (judgements, notes) = ([self.judgements, self.shown].concat(), self.notes);
         Conclusion { sides, overall, interleaved, judgements, noise: Vec::new(), notes }
     }
 }
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_is_not_known_of_every_run_is_named() {
+    fn a_judged_metric_that_some_runs_lack_is_named() {
         let mut document = duel(8, 1.0);
         document.runs[0].server = None;
         let conclusion = Conclusion::of_arms(&document, &default_thresholds);

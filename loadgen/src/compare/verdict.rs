@@ -5,35 +5,35 @@ pub(crate) use crate::result::{Judgement, Threshold, ThresholdSource, Verdict};
 
 /// The chance of calling any unchanged metric of a comparison changed.
 const SIGNIFICANCE: f64 = 0.05;
-/// The gates of a full comparison: three under saturation, two at a fixed rate. Five tests
+/// The judged metrics of a full comparison: three under saturation, two at a fixed rate. Five tests
 /// corrected together need eight pairs to be able to find anything (`2^(1-8) * 5 < 0.05`).
 pub(crate) const MIN_PAIRS: usize = 8;
 /// More pairs than this are not asked for: longer runs or a quieter machine help more.
 const MOST_PAIRS_ASKED: f64 = 200.0;
 
 /// Judges metrics that have a threshold, all of them together.
-pub(crate) fn judge(gates: &mut [Judgement]) {
-    let adjusted = holm(&gates.iter().map(|gate| gate.p).collect::<Vec<_>>());
-    let count = gates.len();
-    for (gate, p_adjusted) in gates.iter_mut().zip(adjusted) {
-        let limit = gate.threshold.map_or(0.0, |threshold| threshold.relative.ln_1p());
-        let verdict = verdict(gate, p_adjusted, limit);
+pub(crate) fn judge(judgements: &mut [Judgement]) {
+    let adjusted = holm(&judgements.iter().map(|judgement| judgement.p).collect::<Vec<_>>());
+    let count = judgements.len();
+    for (judgement, p_adjusted) in judgements.iter_mut().zip(adjusted) {
+        let limit = judgement.threshold.map_or(0.0, |threshold| threshold.relative.ln_1p());
+        let verdict = verdict(judgement, p_adjusted, limit);
         let is_open = verdict == Verdict::Inconclusive;
-        gate.more_pairs = if is_open { more_pairs(gate, limit, count) } else { None };
-        (gate.p_adjusted, gate.verdict) = (Some(p_adjusted), Some(verdict));
+        judgement.more_pairs = if is_open { more_pairs(judgement, limit, count) } else { None };
+        (judgement.p_adjusted, judgement.verdict) = (Some(p_adjusted), Some(verdict));
     }
 }
 
 /// `limit`: logarithm of the threshold.
-fn verdict(gate: &Judgement, p_adjusted: f64, limit: f64) -> Verdict {
-    let Some((low, high)) = gate.interval.filter(|_| gate.pairs >= MIN_PAIRS) else {
+fn verdict(judgement: &Judgement, p_adjusted: f64, limit: f64) -> Verdict {
+    let Some((low, high)) = judgement.interval.filter(|_| judgement.pairs >= MIN_PAIRS) else {
         return Verdict::Inconclusive;
     };
-    let shift = gate.ratio.ln();
+    let shift = judgement.ratio.ln();
     if low.ln() >= -limit && high.ln() <= limit {
         Verdict::Unchanged
     } else if p_adjusted <= SIGNIFICANCE && shift.abs() > limit {
-        let better = (shift > 0.0) == gate.metric.higher_is_better();
+        let better = (shift > 0.0) == judgement.metric.higher_is_better();
         if better { Verdict::Improved } else { Verdict::Regressed }
     } else {
         Verdict::Inconclusive
@@ -45,15 +45,15 @@ fn verdict(gate: &Judgement, p_adjusted: f64, limit: f64) -> Verdict {
 ///
 /// The width of an interval falls with the square root of the number of pairs. An estimate within
 /// the threshold needs an interval within the threshold. An estimate beyond it needs an interval
-/// that excludes "no change" at the level of the strictest gate.
-fn more_pairs(gate: &Judgement, limit: f64, gates: usize) -> Option<usize> {
-    let made = gate.pairs;
-    let least = MIN_PAIRS.max(pairs_to_be_significant(gates)).saturating_sub(made);
-    let Some((low, high)) = gate.interval else { return Some(least.max(1)) };
-    let (shift, half) = (gate.ratio.ln().abs(), (high.ln() - low.ln()) / 2.0);
+/// that excludes "no change" at the level of the strictest judged metric.
+fn more_pairs(judgement: &Judgement, limit: f64, tests: usize) -> Option<usize> {
+    let made = judgement.pairs;
+    let least = MIN_PAIRS.max(pairs_to_be_significant(tests)).saturating_sub(made);
+    let Some((low, high)) = judgement.interval else { return Some(least.max(1)) };
+    let (shift, half) = (judgement.ratio.ln().abs(), (high.ln() - low.ln()) / 2.0);
     let shrink = if shift > limit {
-        // Quantiles of the normal distribution: what is asked of one gate of five against what the
-        // interval shows.
+        // Quantiles of the normal distribution: what is required of one judged metric of five
+        // against what the interval shows.
         shift / (half * 2.576 / 1.960)
     } else {
         (limit - shift) / half
@@ -63,10 +63,10 @@ fn more_pairs(gate: &Judgement, limit: f64, gates: usize) -> Option<usize> {
         .then(|| (wanted.ceil() as usize).saturating_sub(made).max(least).max(1))
 }
 
-/// The fewest pairs with which the strictest of `gates` corrected tests can be significant at all.
-fn pairs_to_be_significant(gates: usize) -> usize {
+/// The fewest pairs with which the strictest of `tests` corrected tests can be significant at all.
+fn pairs_to_be_significant(tests: usize) -> usize {
     (1..64)
-        .find(|&pairs| signed_rank::smallest_p(pairs) * gates as f64 <= SIGNIFICANCE)
+        .find(|&pairs| signed_rank::smallest_p(pairs) * tests as f64 <= SIGNIFICANCE)
         .unwrap_or(64)
 }
 
@@ -75,8 +75,8 @@ mod tests {
     use super::*;
     use crate::compare::Metric;
 
-    /// A gate of pairs whose ratio is `ratio`, give or take up to `spread`.
-    fn gate(
+    /// A judged metric of pairs whose ratio is `ratio`, give or take up to `spread`.
+    fn judgement(
         metric: Metric,
         ratio: f64,
         spread: f64,
@@ -87,17 +87,17 @@ mod tests {
         let place = |i: usize| ((i * 7 % pairs) as f64 + 0.5) / pairs as f64 * 2.0 - 1.0;
         let sample = |i: usize| (100.0, 100.0 * ratio * (place(i) * spread).exp());
         let samples = (0..pairs).map(sample).collect::<Vec<_>>();
-        let gate = Judgement::of_pairs("echo", metric, &samples).expect("ratios");
-        Judgement { threshold: Some(Threshold::of(metric, noise)), ..gate }
+        let judgement = Judgement::of_pairs("echo", metric, &samples).expect("ratios");
+        Judgement { threshold: Some(Threshold::of(metric, noise)), ..judgement }
     }
 
-    fn first(mut gates: Vec<Judgement>) -> Judgement {
-        judge(&mut gates);
-        gates.remove(0)
+    fn first(mut judgements: Vec<Judgement>) -> Judgement {
+        judge(&mut judgements);
+        judgements.remove(0)
     }
 
     fn judged(metric: Metric, ratio: f64, spread: f64, pairs: usize) -> Judgement {
-        first(vec![gate(metric, ratio, spread, pairs, None)])
+        first(vec![judgement(metric, ratio, spread, pairs, None)])
     }
 
     fn says(metric: Metric, ratio: f64, spread: f64, pairs: usize) -> Verdict {
@@ -142,16 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn eight_pairs_all_on_one_side_are_enough_for_five_gates_and_seven_are_not() {
-        let gates = |pairs: usize| {
-            let of = |metric: Metric, ratio: f64| gate(metric, ratio, 0.001, pairs, None);
+    fn eight_pairs_all_on_one_side_are_enough_for_five_metrics_and_seven_are_not() {
+        let judgements = |pairs: usize| {
+            let of = |metric: Metric, ratio: f64| judgement(metric, ratio, 0.001, pairs, None);
             let still = [Metric::Throughput, Metric::P50, Metric::P99, Metric::Memory]
                 .map(|metric| of(metric, 1.0));
             first([vec![of(Metric::ServerCpu, 1.1)], still.to_vec()].concat())
         };
-        assert_eq!(gates(8).verdict, Some(Verdict::Regressed));
-        assert!(gates(8).p_adjusted.is_some_and(|p| p <= SIGNIFICANCE));
-        assert!(gates(7).p_adjusted.is_some_and(|p| p > SIGNIFICANCE));
+        assert_eq!(judgements(8).verdict, Some(Verdict::Regressed));
+        assert!(judgements(8).p_adjusted.is_some_and(|p| p <= SIGNIFICANCE));
+        assert!(judgements(7).p_adjusted.is_some_and(|p| p > SIGNIFICANCE));
     }
 
     #[test]
@@ -160,8 +160,8 @@ mod tests {
         assert_eq!(of(None), Threshold { relative: 0.02, source: ThresholdSource::Default });
         assert_eq!(of(Some(0.005)).source, ThresholdSource::Default);
         assert_eq!(of(Some(0.03)), Threshold { relative: 0.06, source: ThresholdSource::Noise });
-        let gate = gate(Metric::ServerCpu, 1.05, 0.02, 10, Some(0.03));
-        assert_ne!(first(vec![gate]).verdict, Some(Verdict::Regressed));
+        let judgement = judgement(Metric::ServerCpu, 1.05, 0.02, 10, Some(0.03));
+        assert_ne!(first(vec![judgement]).verdict, Some(Verdict::Regressed));
     }
 
     #[test]

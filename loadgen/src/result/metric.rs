@@ -148,7 +148,7 @@ impl Metric {
     ///
     /// Few metrics are judged, because each judged metric makes the tests of the others stricter.
     /// They are throughput, server CPU and memory in a closed loop, and latencies at a fixed rate.
-    pub(crate) fn is_gated(self, load: &Load) -> bool {
+    pub(crate) fn is_judged(self, load: &Load) -> bool {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
             Self::P50 | Self::P99 => load.rate_per_s.is_some(),
@@ -257,10 +257,10 @@ mod tests {
     fn five_metrics_are_judged_over_both_loads() {
         let closed = example::document().scenarios[0].parameters.clone();
         let open = Load { rate_per_s: Some(1000.0), ..closed.clone() };
-        let gated =
-            |load: &Load| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
-        assert_eq!(gated(&closed), [Metric::Throughput, Metric::ServerCpu, Metric::Memory]);
-        assert_eq!(gated(&open), [Metric::P50, Metric::P99]);
+        let judged =
+            |load: &Load| Metric::ALL.into_iter().filter(|m| m.is_judged(load)).collect::<Vec<_>>();
+        assert_eq!(judged(&closed), [Metric::Throughput, Metric::ServerCpu, Metric::Memory]);
+        assert_eq!(judged(&open), [Metric::P50, Metric::P99]);
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub struct Judgement {
     pub pairs: usize,
     /// Two-sided p-value of "no change", of this metric alone.
     pub p: f64,
-    /// The same, corrected for the other gates (Holm); `null` where the metric is only shown.
+    /// The same, corrected for the other judged metrics (Holm); `null` if the metric is only shown.
     pub p_adjusted: Option<f64>,
     /// By how much it must change to matter; `null` where it is only shown.
     pub threshold: Option<Threshold>,

@@ -260,11 +260,11 @@ mod tests {
             let judged = arriving.finish(&self.content, CONNECTION, &self.ledger);
             let stamped = self.content.is_stamped();
             let faults = self.integrity.total();
-            let settled = count_echo(judged, false, stamped, &mut self.ledger, &mut self.integrity);
-            assert_eq!(settled.is_fault, self.integrity.total() > faults);
-            self.integrity.corrupted += u64::from(settled.unnamed.is_some());
+            let outcome = count_echo(judged, false, stamped, &mut self.ledger, &mut self.integrity);
+            assert_eq!(outcome.is_fault, self.integrity.total() > faults);
+            self.integrity.corrupted += u64::from(outcome.unnamed.is_some());
             assert!(self.ledger.is_balanced());
-            self.received += u64::from(settled.times.is_some());
+            self.received += u64::from(outcome.times.is_some());
         }
     }
 

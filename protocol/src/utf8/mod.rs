@@ -42,8 +42,8 @@ impl Utf8 {
 
     #[inline(never)]
     pub(crate) fn update_any(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
-        let settled = self.settle(bytes)?;
-        self.keep(&bytes[settled..])
+        let validated = self.validate_through(bytes)?;
+        self.keep(&bytes[validated..])
     }
 
     /// Returns whether no character is cut: the text could end here.
@@ -54,7 +54,7 @@ impl Utf8 {
 
     /// Continues up to a last character that is cut; returns its start. The caller puts it before
     /// the next bytes, or passes it to [`keep`](Utf8::keep).
-    pub(crate) fn settle(&mut self, bytes: &[u8]) -> Result<usize, InvalidUtf8> {
+    pub(crate) fn validate_through(&mut self, bytes: &[u8]) -> Result<usize, InvalidUtf8> {
         let rest = if self.is_between_characters() { bytes } else { self.complete(bytes)? };
         let (characters, cut) = split_cut_character(rest);
         if mask::is_utf8(characters) { Ok(bytes.len() - cut.len()) } else { Err(InvalidUtf8) }

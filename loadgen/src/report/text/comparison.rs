@@ -29,7 +29,7 @@ pub(crate) fn headline(conclusion: &Conclusion) -> String {
         line.push_str(&format!(" ({})", named(conclusion, overall)));
     }
     if overall == Verdict::Inconclusive {
-        line.push_str(&settle(conclusion));
+        line.push_str(&needed_to_decide(conclusion));
     }
     line
 }
@@ -49,7 +49,7 @@ fn named(conclusion: &Conclusion, verdict: Verdict) -> String {
     names.join(", ")
 }
 
-fn settle(conclusion: &Conclusion) -> String {
+fn needed_to_decide(conclusion: &Conclusion) -> String {
     let what = if conclusion.interleaved { "pairs" } else { "runs of each" };
     match conclusion.more_pairs() {
         Some(more) => format!("; about {more} more {what} would settle it"),
