@@ -44,7 +44,8 @@ impl EngineKind {
         }
     }
 
-    /// Checks that this engine works here, by a small instance of everything that it needs.
+    /// Checks that this engine works on this machine: sets up a small io_uring instance and uses
+    /// it. [`EngineKind::Epoll`] needs no check and always works.
     ///
     /// # Errors
     ///

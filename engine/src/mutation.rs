@@ -44,8 +44,8 @@ thread_local! {
     static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
-/// Switches one mutation on for this thread, or all off. Dropping the guard switches it off, also
-/// after a panic.
+/// Switches a mutation on for this thread, in place of any other. `None` switches all off. Dropping
+/// the guard, also during a panic, switches all off.
 #[must_use]
 pub fn switch_on(mutation: Option<Mutation>) -> Guard {
     ON.set(mutation);

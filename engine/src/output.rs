@@ -22,10 +22,12 @@ pub enum Segment {
     Owned(BytesMut),
 }
 
-/// Requests of a call of the handler, besides output.
+/// Requests of one call of the handler for the connection, apart from output. `None` means no
+/// request. The last request for `pause` and for `deadline` counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// The end of the connection. Where both modes were asked for, [`CloseMode::Abort`] wins.
+    /// Mode in which to end the connection. If the call requested both modes, [`CloseMode::Abort`]
+    /// wins.
     pub close: Option<CloseMode>,
     /// `Some(true)`: pause reading. `Some(false)`: resume it.
     pub pause: Option<bool>,
@@ -34,7 +36,8 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Returns true if the call asked for nothing.
+    /// Returns true if the call requested no close, pause, resume or deadline. Output does not
+    /// count.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.close.is_none() && self.pause.is_none() && self.deadline.is_none()
@@ -121,7 +124,8 @@ impl Record {
         &self.arena[..self.arena_len]
     }
 
-    /// Empties the arena, which invalidates all ranges of [`Segment::Arena`].
+    /// Empties the arena, which invalidates all ranges of [`Segment::Arena`]. Frees its memory
+    /// beyond 4 MiB.
     pub fn clear_arena(&mut self) {
         self.arena_len = 0;
         if self.arena.len() > Self::ARENA_KEEP {
@@ -207,7 +211,8 @@ impl Output<'_> {
     }
 
     /// Reserves `len` bytes in the turn's arena, to be written and then sent by [`Output::commit`].
-    /// Their content is arbitrary.
+    /// Their content is arbitrary. Another `reserve` or `append` before the commit uses the same
+    /// bytes.
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
         let r = &mut *self.record;
         if r.arena.len() - r.arena_len < len {
@@ -220,7 +225,8 @@ impl Output<'_> {
     ///
     /// # Panics
     ///
-    /// Panics if fewer bytes were reserved.
+    /// Panics if `len` exceeds the free rest of the arena. That rest can be larger than the
+    /// reservation, and bytes beyond the reservation have arbitrary content.
     pub fn commit(&mut self, len: usize) {
         let r = &mut *self.record;
         assert!(len <= r.arena.len() - r.arena_len, "commit of more than was reserved");

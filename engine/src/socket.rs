@@ -77,9 +77,8 @@ fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 /// the text behind the `%`: a name, or a number.
 ///
 /// A URL has `%25` in place of the `%` (RFC 6874), but many people write `%` there too. So the text
-/// is first taken as it is. Only where no interface has that name or number, a leading `25` is the
-/// rest of a `%25`.
-/// [`url_authority`] writes zones that this rule reads back.
+/// is first taken as it is. If no interface has that name or number, a leading `25` is taken as the
+/// rest of a `%25` and removed. [`url_authority`] writes zones that this rule reads back.
 ///
 /// # Errors
 ///
@@ -126,8 +125,9 @@ fn zone_index<E>(zone: &str, index_of: impl Fn(&str) -> Result<u32, E>) -> Resul
     })
 }
 
-/// Returns the zone with its encoded `%`: the interface's name, or its index where the name could
-/// be read as another interface, or is not plain.
+/// Returns the text behind the `%` of a URL's zone: `25`, then the interface's name. The index
+/// replaces a name that is unknown, that could be read as another interface, or that a URL would
+/// have to escape.
 fn url_zone<E>(
     index: u32,
     name: Option<String>,
@@ -151,8 +151,8 @@ pub struct Congestion(Box<str>);
 pub enum CongestionError {
     /// The kernel does not have it.
     #[error(
-        "no congestion control `{name}` in this kernel: one of {available}; others are modules, which \
-         `modprobe tcp_{name}` as root loads where the kernel has them"
+        "no congestion control `{name}` in this kernel: choose one of {available}, or run `modprobe \
+         tcp_{name}` as root if the kernel has that module"
     )]
     Unknown {
         /// Name of the congestion control.
@@ -162,7 +162,7 @@ pub enum CongestionError {
     },
     /// Only a process with `CAP_NET_ADMIN` may choose it.
     #[error(
-        "congestion control `{name}` is not allowed to ordinary users: one of {allowed}, or as root \
+        "congestion control `{name}` is not allowed to ordinary users: choose one of {allowed}, or run as root \
          `sysctl -w net.ipv4.tcp_allowed_congestion_control='{allowed} {name}'`"
     )]
     Forbidden {
@@ -268,7 +268,8 @@ mod tests {
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 
-    /// Returns an index as the kernel does where the interfaces have these names and indices.
+    /// Returns a lookup that answers as the kernel would if the interfaces had these names and
+    /// indices.
     fn lookup<'a>(
         interfaces: &'a [(&'a str, u32)],
     ) -> impl Fn(&str) -> Result<u32, ()> + Copy + 'a {
@@ -330,8 +331,8 @@ mod tests {
     #[test]
     fn accepted_connections_inherit_the_congestion_control() {
         let addr = "127.0.0.1:0".parse().expect("address");
-        // Every kernel has reno; where it is the default, the other end would be on it anyway, but
-        // that is rare.
+        // Every kernel has reno. Where it is also the default, which is rare, this test cannot tell
+        // whether the connection inherited it.
         let reno: Congestion =
             "reno".parse().expect("every kernel has it, and it is always allowed");
         let listener = listen_with(addr, 1, Some(&reno)).expect("listen").remove(0);

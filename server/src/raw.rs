@@ -29,7 +29,7 @@ pub enum RawConnection {
 }
 
 impl RawEcho {
-    /// Creates a raw echo for one worker.
+    /// Creates a raw echo for one worker. It admits every connection and reports to no server.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -66,12 +66,14 @@ impl<C, S> Connection<C, S> {
             }
     }
 
-    /// Returns whether the end of the unsent output leads to a call of the handler, or to the FIN.
+    /// Returns whether the handler is to be called, or the FIN sent, once the kernel has accepted
+    /// all output.
     pub(crate) fn expects_drain(&self) -> bool {
         self.awaits_drain || self.state == State::Draining
     }
 
-    /// Stops reading while more than `high_water` bytes are unsent.
+    /// Stops reading if more than `high_water` bytes are unsent. Reading resumes once the kernel
+    /// has accepted all output.
     pub(crate) fn throttle(&mut self, unsent: usize, high_water: usize) {
         if unsent > high_water {
             self.is_throttled = true;

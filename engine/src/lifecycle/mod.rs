@@ -63,8 +63,8 @@ pub(crate) trait Io {
     /// Discards the unsent output of a connection that has ended, and ends its operations.
     fn discard(&mut self, id: ConnId, socket: &mut Self::Socket, pool: &mut BufferPool);
 
-    /// Decides whether a send whose time limit has passed is stalled. Otherwise it gets the limit
-    /// of [`Config::write_stall`] from now on.
+    /// Decides whether a send whose time limit has passed is stalled. If it is not stalled, the
+    /// caller gives the send a new limit of [`Config::write_stall`] from now.
     fn is_stalled(&mut self, _id: ConnId, _socket: &mut Self::Socket) -> bool {
         true
     }
@@ -311,7 +311,8 @@ impl<H: Handler, I: Io> Connections<H, I> {
     }
 }
 
-/// Puts a connection into the list of the turn's end, once.
+/// Adds a connection to the list of those to handle at the end of the turn, unless it is already
+/// there.
 fn list<C, S>(c: &mut Connection<C, S>, id: ConnId, changed: &mut Vec<ConnId>) {
     if !c.is_listed {
         c.is_listed = true;

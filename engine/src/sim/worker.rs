@@ -20,7 +20,7 @@ pub trait Step {
     fn step(&mut self);
     /// Returns whether the worker has ended, and its last connection with it.
     fn is_over(&self) -> bool;
-    /// Returns whether it waits, and nothing that it could wait for has happened.
+    /// Returns whether the worker is over, or waits and no event would wake it now.
     fn is_asleep(&self) -> bool;
     /// Returns whether it waits inside an enter.
     fn is_waiting(&self) -> bool;
@@ -122,7 +122,7 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
         self.world.borrow_mut().rings[self.index].finishing = true;
         let end = core.finish(&mut self.handler);
         if !self.world.borrow().rings[self.index].gone {
-            self.violate("operations did not end with their worker: it was leaked".to_owned());
+            self.violate("the worker's operations did not end, so its ring was leaked".to_owned());
         }
         if let Err(error) = &end {
             self.violate(format!("the run failed: {error}"));

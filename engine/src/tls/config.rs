@@ -72,8 +72,8 @@ impl TlsClient {
 pub enum Trust {
     /// Certificates with a chain to one of these authorities.
     Roots(RootCertStore),
-    /// These certificates, and those with a chain to one of them: a self-signed certificate is
-    /// often marked as an authority (CA:TRUE) too.
+    /// These certificates, and those with a chain to one of them. A given certificate is accepted
+    /// even if it is marked as an authority (CA:TRUE), as self-signed ones often are.
     Certificates(Vec<CertificateDer<'static>>),
     /// All certificates of every kind. The traffic is encrypted, but the server is not
     /// authenticated.
@@ -107,7 +107,7 @@ pub fn server_config(
 /// # Errors
 ///
 /// [`Trust::Certificates`] is empty, or one of them cannot be used as an authority. The library
-/// rejects its own settings.
+/// rejects its own default cipher suites, key exchange groups or protocol versions.
 pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     config(trust, Arc::default())
 }
@@ -187,8 +187,8 @@ impl ServerCertVerifier for AcceptGivenCertificates {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.chains.verify_server_cert(certificate, intermediates, server, ocsp, now) {
-            // The library rejected it only because it is an authority's: it checks the validity
-            // period before.
+            // The library rejected the certificate only because it is marked as an authority. The
+            // library checks the validity period before that mark.
             Err(Error::InvalidCertificate(error))
                 if webpki_error(&error) == Some(&webpki::Error::CaUsedAsEndEntity)
                     && self.given.iter().any(|given| given == certificate) =>
@@ -223,7 +223,8 @@ impl ServerCertVerifier for AcceptGivenCertificates {
     }
 }
 
-/// Signature schemes that are not verified here, and that a server with an unusual key may need.
+/// Signature schemes that the library cannot verify, but that a server with an unusual key may
+/// need.
 const UNVERIFIED_SCHEMES: [SignatureScheme; 4] = [
     SignatureScheme::ECDSA_NISTP521_SHA512,
     SignatureScheme::ED448,
@@ -232,8 +233,8 @@ const UNVERIFIED_SCHEMES: [SignatureScheme; 4] = [
 ];
 
 /// Accepts every certificate. The handshake's signatures are not verified either, because the
-/// library cannot read certificates of other versions, or with short or unusual keys. A signature
-/// would prove nothing: an impostor has a certificate of its own.
+/// library cannot read certificates of versions other than X.509 v3, or with short or unusual keys.
+/// A signature would prove nothing: an impostor has a certificate of its own.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Vec<SignatureScheme>);
 
@@ -276,7 +277,8 @@ impl ServerCertVerifier for AcceptAnyCertificate {
 mod tests {
     use super::*;
 
-    /// The version of webpki that rustls was built with must be the one whose errors are read here.
+    /// Fails if rustls was built with another version of webpki than the one whose errors
+    /// `webpki_error` reads.
     #[test]
     fn only_a_given_authority_is_accepted_as_a_server() {
         let authority = || {

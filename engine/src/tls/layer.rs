@@ -11,11 +11,11 @@ use super::session::{Session, Side, Stage};
 use crate::connection::{CloseMode, Origin};
 use crate::output::{Commands, Output, Record, Segment};
 
-/// Time that a connection which the handler has closed has for its TLS handshake, so that the peer
-/// receives the reason.
+/// Time limit for the TLS handshake of a connection that the handler has already closed. The peer
+/// can receive the reason only after the handshake.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(2);
-/// Bytes from which on a segment of output is encrypted in place. Smaller segments are joined
-/// first.
+/// Smallest segment, in bytes, that is encrypted in place when a call's output has several
+/// segments. Smaller segments are joined first.
 const LARGE: usize = 8 << 10;
 
 /// TLS state of a worker.
@@ -46,12 +46,12 @@ impl Layer {
                 UnbufferedClientConnection::new(config, server).map(Side::Client)
             }
         };
-        // It fails only without random bytes, which Linux always has, or for contradictory
-        // settings.
+        // Creating a session fails only without random bytes, which Linux always has, or for
+        // contradictory settings.
         Some(Box::new(Session::new(side.expect("a TLS session begins"))))
     }
 
-    /// Calls the handler with an own output, and applies it.
+    /// Calls the handler with a separate plaintext output, then applies that output.
     pub(super) fn call_handler<C, R>(
         &mut self,
         session: &mut Session,

@@ -21,14 +21,10 @@
 
 mod adaptor;
 mod config;
-mod der;
 mod error;
-mod identity;
-mod key_file;
 mod layer;
 mod session;
 
 pub use adaptor::{Tls, TlsConn};
 pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
 pub use error::{TlsError, webpki_error};
-pub use identity::{IdentityError, NamedFile, read_identity};

@@ -14,9 +14,11 @@ use crate::output::Output;
 const HEADER: usize = 5;
 /// Most plaintext of a record (RFC 8446 5.1).
 const RECORD: usize = 1 << 14;
-/// Bytes of a call's output beyond which it does not go into the arena.
+/// Largest plaintext, in bytes, that is encrypted into the arena. Larger plaintext goes into
+/// separate buffers.
 const MUCH: usize = 1 << 20;
-/// Bytes of such output that go into one buffer: whole records.
+/// Most plaintext, in bytes, that is encrypted into one separate buffer: a whole number of full
+/// records.
 const PIECE: usize = 16 * RECORD;
 /// Most bytes of a record besides its plaintext: header, explicit nonce, type, tag.
 const OVERHEAD: usize = 48;
@@ -25,7 +27,7 @@ const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=24;
 /// Content type of a client's first record: handshake.
 const HANDSHAKE: u8 = 22;
 
-/// Connection of either role, as rustls has them.
+/// A rustls connection of either role.
 trait End {
     type Data;
 
@@ -141,8 +143,9 @@ impl Session {
         Ok(())
     }
 
-    /// Decrypts received bytes in place, and appends the plaintext to `plain`. Messages of the
-    /// protocol itself are sent, an alert before an error.
+    /// Decrypts received bytes in place, and appends the plaintext to `plain`. Also sends rustls'
+    /// own messages in response. If rustls rejects the input, its alert is sent before the error is
+    /// returned.
     pub(super) fn read(
         &mut self,
         bytes: &mut [u8],
@@ -211,8 +214,8 @@ impl Session {
     }
 
     /// Sends `plain` in as few records as possible. Large output goes into separate buffers. In the
-    /// arena it would cause growth to the next power of two. The part that the kernel does not
-    /// accept at once would have to be copied.
+    /// arena, large output would make the arena grow to the next power of two. The part that the
+    /// kernel does not accept at once would also have to be copied out of the arena.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
         let is_much = plain.len() > MUCH;
         let write = |traffic: &mut dyn Traffic, out: &mut Output<'_>| {

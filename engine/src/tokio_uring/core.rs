@@ -60,7 +60,7 @@ impl<H: Handler> Core<H> {
         self.want_turn();
     }
 
-    /// Has the main task finish the turn when the tasks that are ready now have run.
+    /// Makes the main task finish the turn once the tasks that are ready now have run.
     pub(super) fn want_turn(&mut self) {
         if !std::mem::replace(&mut self.turn.is_wanted, true)
             && let Some(main) = self.turn.main.take()
@@ -69,7 +69,8 @@ impl<H: Handler> Core<H> {
         }
     }
 
-    /// Returns whether the turn is to be finished; if not, the task is woken when it is.
+    /// Returns whether the turn is to be finished. If not, the next `want_turn` wakes the calling
+    /// task.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> bool {
         let turn = &mut self.turn;
         if !turn.is_wanted && turn.main.as_ref().is_none_or(|main| !main.will_wake(cx.waker())) {
@@ -86,7 +87,8 @@ impl<H: Handler> Core<H> {
         self.want_turn();
     }
 
-    /// Finishes the turn. Returns the time at which the next one is needed without any event.
+    /// Finishes the turn. Returns the time at which the next turn must begin even if no event
+    /// arrives.
     pub(super) fn turn(&mut self, handler: &mut H, bits: u64) -> Nanos {
         self.enter_turn();
         self.connections.counters.turns += 1;
@@ -119,7 +121,8 @@ impl<H: Handler> Core<H> {
         self.connections.end_turn(changed);
     }
 
-    /// Has the queued output of a connection leave.
+    /// Wakes the writer of a connection if a write can begin. Throttles reading above the
+    /// high-water mark.
     fn flush(&mut self, id: ConnId) {
         let connections = &mut self.connections;
         let Some(c) = connections.table.get_mut(id) else { return };
@@ -203,8 +206,8 @@ impl<H: Handler> Core<H> {
 
     /// Handles a send completion: bytes accepted, or an error.
     ///
-    /// The kernel accepts everything unless the peer is slow. That is no event of a turn, because
-    /// the handler hears nothing of it.
+    /// The kernel accepts everything unless the peer is slow. A complete send begins a turn only if
+    /// the connection expects a drain. Otherwise the handler is not told of the send.
     pub(super) fn handle_sent(
         &mut self,
         handler: &mut H,

@@ -11,7 +11,7 @@ use crate::host::system::{System, number};
 pub(super) struct Activity {
     /// Seconds since the machine was started.
     uptime: f64,
-    /// Ticks in which some processor of this machine was not ours but the hypervisor's.
+    /// Ticks in which the hypervisor withheld a processor from this machine.
     pub(super) steal: Option<u64>,
     pub(super) ticks: u64,
     /// Number of times that processors were slowed down because of their heat.
@@ -63,14 +63,15 @@ impl Activity {
     }
 
     /// Returns the processes that used more than `least` of a processor since `before`, the busiest
-    /// first; this one is left out. `None` where no time has passed, or no process can be seen.
+    /// first. The calling process is left out. `None` where no time has passed, or no process can
+    /// be seen.
     pub(super) fn busy_since(&self, before: &Self, least: f64) -> Option<Vec<Busy>> {
         let seconds = self.uptime - before.uptime;
         if seconds <= 0.0 || self.processes.is_empty() {
             return None;
         }
         let used = |(&pid, (name, ns)): (&u32, &(String, u64))| {
-            // One that is new has used all it has used since then.
+            // A process that started after `before` counts with its whole CPU time.
             let then = before.processes.get(&pid).map_or(0, |(_, ns)| *ns);
             Busy { pid, name: name.clone(), share: ns.saturating_sub(then) as f64 / 1e9 / seconds }
         };
@@ -119,12 +120,13 @@ impl ControlGroup {
                 (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?, "cpu.cfs_quota_us")
             }
         };
-        // Version 1 has -1 without a quota.
+        // Version 1 reports a quota of -1 where none is set.
         (quota > 0.0 && period > 0.0).then(|| (quota / period, file))
     }
 }
 
-/// Returns this process's control groups and all around them: a quota of any of them binds.
+/// Returns this process's control groups and their ancestors, because the quota of each of them
+/// limits the process.
 pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
     let (membership, mounts) =
         (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
@@ -133,7 +135,7 @@ pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
         .into_iter()
         .flat_map(|group| group.folders.into_iter().map(move |it| (it, group.version)));
     let relative = |(folder, version): (PathBuf, Version)| {
-        // Below the root that is examined.
+        // `System` takes paths relative to the root that it examines.
         let folder = folder.strip_prefix("/").unwrap_or(&folder).to_str()?.to_owned();
         Some(ControlGroup { folder, version })
     };

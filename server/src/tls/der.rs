@@ -1,6 +1,6 @@
 //! DER parsing that recognises certificates, private keys, and the kinds of keys.
 
-use rustls::pki_types::PrivateKeyDer;
+use engine::rustls::pki_types::PrivateKeyDer;
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
@@ -198,7 +198,7 @@ fn bits(number: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::{PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+    use engine::rustls::pki_types::{PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 
     use super::*;
 

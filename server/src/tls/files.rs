@@ -1,15 +1,16 @@
-//! Certificate chain and private key from two PEM files, and the remedy for other files.
+//! Certificate chain and private key from two PEM files, and error messages that say how to fix
+//! files that cannot be used.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use rustls::Error;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use engine::rustls::Error;
+use engine::rustls::crypto::ring;
+use engine::rustls::pki_types::pem::{self, PemObject};
+use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use engine::rustls::sign::CertifiedKey;
 
+use super::IdentityError;
 use super::key_file::{self, Diagnosis};
 
 /// File that a flag names.
@@ -27,31 +28,13 @@ impl fmt::Display for NamedFile {
     }
 }
 
-/// Error of a certificate or key, in one line: the file, the cause, the remedy.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages explain the fields")]
-pub enum IdentityError {
-    /// A file cannot be read.
-    #[error("cannot read {file} ({source}): give a file that this user may read")]
-    Unreadable { file: NamedFile, source: io::Error },
-    /// A file does not have the expected content.
-    #[error("cannot use {file}: it holds {found}; {remedy}")]
-    Content { file: NamedFile, found: String, remedy: String },
-    /// The two files are exchanged.
-    #[error("{certificate} holds a private key, and {key} a certificate: exchange the two")]
-    Exchanged { certificate: NamedFile, key: NamedFile },
-    /// Certificate and key are valid but do not belong together.
-    #[error("the key {key} does not belong to the certificate {certificate}: {remedy}")]
-    NotAPair { certificate: NamedFile, key: NamedFile, remedy: String },
-}
-
 /// Reads a certificate chain and its private key from PEM files, and checks that they belong
 /// together.
 ///
 /// # Errors
 ///
 /// [`IdentityError`], with the `openssl` command that converts the file where there is one.
-pub fn read_identity(
+pub(super) fn read_identity(
     certificate: NamedFile,
     key: NamedFile,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityError> {
@@ -120,11 +103,11 @@ fn pair_remedy(
     let is_of = |n: &usize| !matches!(check(&chain[*n..], key), Err(Error::InconsistentKeys(_)));
     match (1..chain.len()).find(is_of) {
         Some(n) => {
-            format!("it belongs to certificate {} of that file, which has to come first", n + 1)
+            format!("it belongs to certificate {} of that file, which must come first", n + 1)
         }
         None => format!(
-            "give the two that were made together, the certificate of this end first in its file; `openssl \
-             x509 -in {} -noout -pubkey` and `openssl pkey -in {} -pubout` print the same for a pair",
+            "give a key and a certificate that were made together, with the server's own certificate first \
+             in its file; `openssl x509 -in {} -noout -pubkey` and `openssl pkey -in {} -pubout` print the same for a pair",
             key_file::quoted(certificate_path),
             key_file::quoted(key_path)
         ),

@@ -1,5 +1,10 @@
 //! Certificate and key of the wss:// listeners.
 
+mod der;
+mod files;
+mod key_file;
+
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,14 +12,16 @@ use std::time::{Duration, SystemTime};
 
 use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use engine::rustls::{self, ServerConfig};
-use engine::tls::{NamedFile, read_identity, server_config};
+use engine::tls::server_config;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use sha2::{Digest, Sha256};
+
+use files::{NamedFile, read_identity};
 
 /// Source of the certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Two files in PEM; see [`read_identity`].
+    /// Two files in PEM.
     Files {
         /// Certificate chain, the server's own first.
         certificate: PathBuf,
@@ -30,10 +37,20 @@ pub enum Identity {
 
 /// Error of a certificate or key, in one line: the file, the cause, the remedy.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum IdentityError {
-    /// The files cannot be used.
-    #[error(transparent)]
-    Files(#[from] engine::tls::IdentityError),
+    /// A file cannot be read.
+    #[error("cannot read {file} ({source}): give a file that this user may read")]
+    Unreadable { file: NamedFile, source: io::Error },
+    /// A file does not have the expected content.
+    #[error("cannot use {file}: it holds {found}; {remedy}")]
+    Content { file: NamedFile, found: String, remedy: String },
+    /// The two files are exchanged.
+    #[error("{certificate} holds a private key, and {key} a certificate: exchange the two")]
+    Exchanged { certificate: NamedFile, key: NamedFile },
+    /// Certificate and key are valid but do not belong together.
+    #[error("the key {key} does not belong to the certificate {certificate}: {remedy}")]
+    NotAPair { certificate: NamedFile, key: NamedFile, remedy: String },
     /// The files are valid, but TLS cannot be set up with them.
     #[error(
         "cannot set up TLS with {} of --tls-cert and {} of --tls-key ({source}): create both anew, or use \

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{CertificateError, Error};
+use engine::rustls::pki_types::PrivateKeyDer;
+use engine::rustls::{CertificateError, Error};
 
 use super::der::{Der, Kind};
 
