@@ -12,7 +12,7 @@ macro_rules! mutated {
     };
 }
 
-/// Fault that the engine has while it is switched on, in builds with the feature `sim`.
+/// Fault that can be switched on in the engine, in builds with the feature `sim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// A completion counts for the connection that has the slot now, whatever its generation.
@@ -22,7 +22,8 @@ pub enum Mutation {
     BufferReturnedEarly,
     /// A multishot receive counts as armed although its completion says that it has ended.
     MoreIgnored,
-    /// The rest of a draining connection's backlog is dropped after the next progress.
+    /// The rest of a draining connection's backlog is dropped once the kernel has accepted part of
+    /// it.
     BacklogTailDropped,
     /// A receive buffer of a send that failed is returned twice.
     BufferReturnedTwice,

@@ -264,8 +264,9 @@ impl Output<'_> {
     }
 
     /// Stops calls of `received` until [`Output::resume`]. Input that arrives meanwhile stays in
-    /// the kernel, except input that had already arrived in this turn. A reset still ends the
-    /// connection. The peer's FIN is reported only after the input before it.
+    /// the kernel, except the bytes of receives that had already begun. The engine keeps those
+    /// bytes and delivers them after the resume. A reset still ends the connection. The peer's FIN
+    /// is reported only after the input before it.
     pub fn pause(&mut self) {
         self.record.commands.pause = Some(true);
     }
@@ -281,7 +282,8 @@ impl Output<'_> {
         self.record.commands.deadline = Some(at);
     }
 
-    /// Ends the connection after the output so far. Afterwards only `closed` is called for it.
+    /// Ends the connection. [`CloseMode::Flush`] first sends all unsent output;
+    /// [`CloseMode::Abort`] discards it. Afterwards only `closed` is called for the connection.
     pub fn close(&mut self, mode: CloseMode) {
         let close = &mut self.record.commands.close;
         *close = match (*close, mode) {

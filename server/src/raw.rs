@@ -48,7 +48,8 @@ impl RawEcho {
         }
     }
 
-    /// Refuses a connection without an answer, which raw TCP does not have.
+    /// Refuses a connection by aborting it. No answer is sent, because raw TCP has no message for a
+    /// refusal.
     fn refuse(
         &mut self,
         limit: LimitReached,

@@ -4,8 +4,9 @@
 //! calls the handler, applies what the handler asks for, and answers [`Worker`](crate::Worker). An
 //! engine owns one `Connections`, moves the bytes behind [`Io`], and reports what its sockets do.
 //!
-//! A connection that ends is removed at the beginning of the next turn, so that `closed` never
-//! comes from within another call. The same holds for `connect_failed`.
+//! A connection that ends is removed only when the engine reports it, so that `closed` never comes
+//! from within another call. The epoll engine does so at the beginning of the next turn, the
+//! tokio-uring engine when it finishes a turn. The same holds for `connect_failed`.
 
 mod closing;
 mod connection;
@@ -253,7 +254,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
         self.set_limit(id, self.now.limit_after(self.limits.write_stall));
     }
 
-    /// Handles that the kernel has accepted all output of a connection.
+    /// Handles the kernel's acceptance of all output of a connection.
     pub(crate) fn handle_drained(&mut self, handler: &mut H, id: ConnId) {
         let Some(c) = self.table.get_mut(id) else { return };
         c.is_throttled = false;

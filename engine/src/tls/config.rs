@@ -81,7 +81,8 @@ pub enum Trust {
 }
 
 /// Creates server settings for TLS 1.2 and 1.3 that present `chain`, the server's own certificate
-/// first. They have no early data. A session is resumed with one stateless ticket.
+/// first. They have no early data. Clients can resume a session with a stateless ticket, of which
+/// the server sends one per connection.
 ///
 /// # Errors
 ///

@@ -11,10 +11,10 @@ use super::session::{Session, Side, Stage};
 use crate::connection::{CloseMode, Origin};
 use crate::output::{Commands, Output, Record, Segment};
 
-/// Time limit for the TLS handshake of a connection that the handler has already closed. The peer
-/// can receive the reason only after the handshake.
+/// Time limit for the TLS handshake of a connection that the handler has already closed. The
+/// handler's last output, such as a refusal, can be sent only after the handshake.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(2);
-/// Smallest segment, in bytes, that is encrypted in place when a call's output has several
+/// Smallest segment, in bytes, that is encrypted on its own when a call's output has several
 /// segments. Smaller segments are joined first.
 const LARGE: usize = 8 << 10;
 
@@ -96,7 +96,7 @@ impl Layer {
         }
     }
 
-    /// Encrypts the handler's output: small segments joined, large ones in place.
+    /// Encrypts the handler's output: small segments joined, each large one on its own.
     fn send(
         &mut self,
         session: &mut Session,
@@ -159,7 +159,8 @@ impl Layer {
         out.close(mode);
     }
 
-    /// Ends a connection for an error of TLS. Its alert has been written.
+    /// Ends a connection because of a TLS error. If the error has an alert, the alert has already
+    /// been written.
     #[cold]
     pub(super) fn fail(&mut self, session: &mut Session, error: TlsError, out: &mut Output<'_>) {
         if error == TlsError::NotTls && session.is_server() {

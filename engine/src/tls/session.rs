@@ -123,7 +123,8 @@ impl Session {
         }
     }
 
-    /// Returns whether the handler has closed the connection. The close may wait for the handshake.
+    /// Returns whether our side is closing the connection, because the handler asked for it or TLS
+    /// failed. The handler's close may still wait for the handshake.
     pub(super) fn is_closing(&self) -> bool {
         match &self.stage {
             Stage::Handshake(waiting) => waiting.close,

@@ -38,7 +38,7 @@ struct Turn {
 pub(super) struct Core<H: Handler> {
     pub(super) connections: Connections<H, TaskIo>,
     turn: Turn,
-    /// Tasks of listeners that wait until they accept.
+    /// Wakers of listener tasks that wait until the worker may accept at their listener.
     listeners: Vec<Option<Waker>>,
     /// Most bytes of a receive.
     max_receive: usize,
@@ -159,8 +159,8 @@ impl<H: Handler> Core<H> {
         Poll::Ready(Some(self.connections.record.pool().take_fitting(size)))
     }
 
-    /// Handles a receive completion, when the connection takes input; returns whether to receive
-    /// again.
+    /// Handles a receive completion once the connection takes input, or at once if it is an error.
+    /// Returns whether to receive again.
     pub(super) fn poll_received(
         &mut self,
         handler: &mut H,

@@ -32,8 +32,8 @@ const LIMITS: &str = "Limits";
 
 /// Everything that defines the traffic of a run. The target and the placement are not part of it.
 ///
-/// Adding a field: give it its flag and its default here, and a line in
-/// `bench-results/schema.json`.
+/// Adding a field: give it its flag and its default here, its bounds in `Plan::check`, and a line
+/// in `bench-results/schema.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[serde(default)]
 pub struct Load {
