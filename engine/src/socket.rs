@@ -151,8 +151,8 @@ pub struct Congestion(Box<str>);
 pub enum CongestionError {
     /// The kernel does not have it.
     #[error(
-        "no congestion control `{name}` in this kernel: choose one of {available}, or run `modprobe \
-         tcp_{name}` as root if the kernel has that module"
+        "no congestion control `{name}` in this kernel: choose one of {available}, or run \
+         `modprobe tcp_{name}` as root if the kernel has that module"
     )]
     Unknown {
         /// Name of the congestion control.
@@ -162,8 +162,8 @@ pub enum CongestionError {
     },
     /// Only a process with `CAP_NET_ADMIN` may choose it.
     #[error(
-        "congestion control `{name}` is not allowed to ordinary users: choose one of {allowed}, or run as root \
-         `sysctl -w net.ipv4.tcp_allowed_congestion_control='{allowed} {name}'`"
+        "congestion control `{name}` is not allowed to ordinary users: choose one of {allowed}, or \
+         run as root `sysctl -w net.ipv4.tcp_allowed_congestion_control='{allowed} {name}'`"
     )]
     Forbidden {
         /// Name of the congestion control.

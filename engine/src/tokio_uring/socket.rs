@@ -65,7 +65,7 @@ impl Outbox {
         *record.pool() = pool;
     }
 
-    /// Begins the next write, unless one is in flight or there is no output.
+    /// Begins the next write if there is output and no write is in progress.
     pub(super) fn begin(&mut self) -> Option<Write> {
         if !self.can_begin() {
             return None;

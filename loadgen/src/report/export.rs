@@ -41,7 +41,7 @@ pub(crate) fn hgrm(histogram: &Histogram<u64>) -> String {
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     );
-    // Of an empty histogram the library tells the quantile 100 % alone, which says nothing.
+    // The library reports only the quantile 100 % of an empty histogram, which is useless.
     let steps = histogram.iter_quantiles(TICKS_PER_HALF).filter(|_| !histogram.is_empty());
     let mut count = 0;
     for step in steps {
