@@ -58,6 +58,10 @@ pub enum CloseMode {
     /// [`Linger`](crate::Linger). A plain close with unread input would send a reset, which can
     /// destroy the last bytes at the peer.
     Flush,
+    /// Send everything, then close without waiting for the peer. For a peer that has sent its last
+    /// bytes: the close sends the FIN then, and no half-close is needed. Bytes that arrive later
+    /// are answered with a reset.
+    Finish,
     /// Discard the unsent output and close.
     Abort,
 }
@@ -67,8 +71,8 @@ pub enum CloseMode {
 pub enum Cause {
     /// Both sides closed: the peer's FIN came first, or answered ours.
     PeerClosed,
-    /// Our side closed without waiting for the peer: [`CloseMode::Abort`], or the bounds of the
-    /// linger were reached.
+    /// Our side closed without waiting for the peer: [`CloseMode::Finish`], [`CloseMode::Abort`],
+    /// or the bounds of the linger were reached.
     Closed,
     /// The peer reset the connection.
     Reset,

@@ -26,8 +26,8 @@ pub enum Segment {
 /// request. The last request for `pause` and for `deadline` counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// Mode in which to end the connection. If the call requested both modes, [`CloseMode::Abort`]
-    /// wins.
+    /// Mode in which to end the connection. If the call requested several modes,
+    /// [`CloseMode::Abort`] wins over all, and [`CloseMode::Flush`] over [`CloseMode::Finish`].
     pub close: Option<CloseMode>,
     /// `Some(true)`: pause reading. `Some(false)`: resume it.
     pub pause: Option<bool>,
@@ -282,13 +282,15 @@ impl Output<'_> {
         self.record.commands.deadline = Some(at);
     }
 
-    /// Ends the connection. [`CloseMode::Flush`] first sends all unsent output;
-    /// [`CloseMode::Abort`] discards it. Afterwards only `closed` is called for the connection.
+    /// Ends the connection. [`CloseMode::Flush`] and [`CloseMode::Finish`] first send all unsent
+    /// output; [`CloseMode::Abort`] discards it. Afterwards only `closed` is called for the
+    /// connection.
     pub fn close(&mut self, mode: CloseMode) {
         let close = &mut self.record.commands.close;
         *close = match (*close, mode) {
             (Some(CloseMode::Abort), _) | (_, CloseMode::Abort) => Some(CloseMode::Abort),
-            _ => Some(CloseMode::Flush),
+            (Some(CloseMode::Flush), _) | (_, CloseMode::Flush) => Some(CloseMode::Flush),
+            _ => Some(CloseMode::Finish),
         };
     }
 }
@@ -340,16 +342,25 @@ mod tests {
     }
 
     #[test]
-    fn abort_wins_over_flush() {
+    fn the_strictest_close_wins() {
+        let modes = [CloseMode::Finish, CloseMode::Flush, CloseMode::Abort];
+        for (first, second) in (0..3).flat_map(|first| (0..3).map(move |second| (first, second))) {
+            let mut record = Record::new();
+            let mut out = record.begin(Nanos(0), 0, 0);
+            out.close(modes[first]);
+            out.close(modes[second]);
+            assert_eq!(record.take_commands().close, Some(modes[first.max(second)]));
+        }
+    }
+
+    #[test]
+    fn the_last_pause_and_deadline_of_a_call_count() {
         let mut record = Record::new();
         let mut out = record.begin(Nanos(0), 0, 0);
-        out.close(CloseMode::Abort);
-        out.close(CloseMode::Flush);
         out.pause();
         out.resume();
         out.set_deadline(Some(Nanos(3)));
         let commands = record.take_commands();
-        assert_eq!(commands.close, Some(CloseMode::Abort));
         assert_eq!(commands.pause, Some(false));
         assert_eq!(commands.deadline, Some(Some(Nanos(3))));
         assert!(record.take_commands().is_empty());

@@ -1,5 +1,5 @@
-//! Coarse timing wheel with one entry per slot. It is never early, and late by at most two ticks
-//! and the length of a turn.
+//! Coarse timing wheel with one entry per slot. It is never early. It is late by at most two ticks
+//! and the length of a turn, and by a turn more for every [`PER_TURN`] deadlines that pass at once.
 //!
 //! To move a deadline later, which can happen with every message, only the new time is written. The
 //! entry stays in its bucket, and moves to the right one when the bucket's tick comes.
@@ -15,6 +15,9 @@ const TICK_NS: u64 = TICK.as_nanos() as u64;
 /// again when its tick comes.
 const BUCKETS: u64 = 4096;
 const NIL: u32 = u32::MAX;
+/// Most deadlines that a turn handles. A deadline often closes its connection, which takes some 10
+/// us, and input that has arrived meanwhile waits for the end of the turn.
+pub(crate) const PER_TURN: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -36,6 +39,8 @@ pub(crate) struct Wheel {
     queued: usize,
     /// Last tick that has been handled.
     done: u64,
+    /// Last tick that has been begun: later than `done` where slots of it are still to be handled.
+    begun: u64,
 }
 
 impl Wheel {
@@ -47,6 +52,7 @@ impl Wheel {
             occupied: vec![0; (BUCKETS / 64) as usize].into_boxed_slice(),
             queued: 0,
             done: now.0 / TICK_NS,
+            begun: now.0 / TICK_NS,
         }
     }
 
@@ -72,35 +78,46 @@ impl Wheel {
         }
     }
 
-    /// Moves every slot whose deadline has passed at `now` to `due`, and unsets it.
-    pub(crate) fn expire(&mut self, now: Nanos, due: &mut Vec<u32>) {
+    /// Moves slots whose deadline has passed at `now` to `due`, until it has `most`, and unsets
+    /// their deadlines.
+    pub(crate) fn expire(&mut self, now: Nanos, most: usize, due: &mut Vec<u32>) {
         let current = now.0 / TICK_NS;
-        if self.queued == 0 {
-            self.done = self.done.max(current);
-            return;
-        }
-        // After a long sleep, one round over all buckets visits every entry.
-        let first = (self.done + 1).max((current + 1).saturating_sub(BUCKETS));
-        for tick in first..=current {
-            // Entries that are queued again go to later ticks, never to this bucket: `done` moves
-            // first.
-            self.done = tick;
-            let mut slot = self.heads[(tick % BUCKETS) as usize];
-            while slot != NIL {
-                let Entry { at, next, .. } = self.entries[slot as usize];
-                self.remove(slot);
-                if at == Nanos::NEVER {
-                    // The deadline was unset.
-                } else if at <= now {
-                    self.entries[slot as usize].at = Nanos::NEVER;
-                    due.push(slot);
-                } else {
-                    self.insert(slot);
+        if self.queued > 0 {
+            // After a long sleep, one round over all buckets visits every entry.
+            let first = (self.done + 1).max((current + 1).saturating_sub(BUCKETS));
+            for tick in first..=current {
+                self.begun = tick;
+                if !self.expire_tick(tick, now, most, due) {
+                    return;
                 }
-                slot = next;
+                self.done = tick;
             }
         }
         self.done = self.done.max(current);
+        self.begun = self.done;
+    }
+
+    /// Handles the entries of a tick; returns whether that were all.
+    fn expire_tick(&mut self, tick: u64, now: Nanos, most: usize, due: &mut Vec<u32>) -> bool {
+        // Entries that are queued again go to later ticks than `begun`, never to this bucket.
+        let mut slot = self.heads[(tick % BUCKETS) as usize];
+        while slot != NIL {
+            if due.len() >= most {
+                return false;
+            }
+            let Entry { at, next, .. } = self.entries[slot as usize];
+            self.remove(slot);
+            if at == Nanos::NEVER {
+                // The deadline was unset.
+            } else if at <= now {
+                self.entries[slot as usize].at = Nanos::NEVER;
+                due.push(slot);
+            } else {
+                self.insert(slot);
+            }
+            slot = next;
+        }
+        true
     }
 
     /// Time at which [`Wheel::expire`] is to be called next: never too late, perhaps for nothing.
@@ -129,7 +146,7 @@ impl Wheel {
     /// Queues an entry in the bucket of the first tick that begins at or after its time.
     fn insert(&mut self, slot: u32) {
         let at = self.entries[slot as usize].at;
-        let tick = at.0.div_ceil(TICK_NS).clamp(self.done + 1, self.done + BUCKETS - 1);
+        let tick = at.0.div_ceil(TICK_NS).clamp(self.begun + 1, self.begun + BUCKETS - 1);
         let bucket = (tick % BUCKETS) as u32;
         let head = self.heads[bucket as usize];
         let entry = &mut self.entries[slot as usize];
@@ -172,9 +189,25 @@ mod tests {
 
     fn due(wheel: &mut Wheel, now: Nanos) -> Vec<u32> {
         let mut due = Vec::new();
-        wheel.expire(now, &mut due);
+        wheel.expire(now, usize::MAX, &mut due);
         due.sort_unstable();
         due
+    }
+
+    /// Expires in turns of at most `most` slots.
+    fn due_in_turns(wheel: &mut Wheel, now: Nanos, most: usize) -> Vec<u32> {
+        let mut all = Vec::new();
+        loop {
+            let next = wheel.next();
+            let mut due = Vec::new();
+            wheel.expire(now, most, &mut due);
+            assert!(due.len() <= most);
+            assert!(due.is_empty() || next.is_some_and(|next| next <= now), "the rest would wait");
+            all.extend_from_slice(&due);
+            if due.len() < most {
+                return all;
+            }
+        }
     }
 
     #[test]
@@ -212,11 +245,34 @@ mod tests {
         assert_eq!(due(&mut wheel, ms(1_000_000)), [0]);
     }
 
+    /// Checks that slots whose deadline is set anew between turns do not hold back the others.
+    #[test]
+    fn a_burst_is_handled_in_turns_without_starving() {
+        let mut wheel = Wheel::new(ms(0), 100);
+        (0..100).for_each(|slot| wheel.set(slot, ms(50)));
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..10 {
+            assert_eq!(wheel.next(), Some(ms(50)));
+            let mut due = Vec::new();
+            wheel.expire(ms(57), 10, &mut due);
+            assert_eq!(due.len(), 10);
+            for slot in due {
+                seen.insert(slot);
+                wheel.set(slot, ms(51));
+            }
+        }
+        assert_eq!(seen.len(), 100);
+        assert_eq!(due(&mut wheel, ms(60)).len(), 100);
+    }
+
     proptest! {
         /// Against a list: due when passed, never before, and `next` never sleeps past a deadline
         /// by more than a tick.
         #[test]
-        fn agrees_with_a_list(ops in prop::collection::vec((0u32..8, 0u64..120_000, 1u64..3_000), 1..200)) {
+        fn agrees_with_a_list(
+            ops in prop::collection::vec((0u32..8, 0u64..120_000, 1u64..3_000), 1..200),
+            most in 1usize..9,
+        ) {
             let mut wheel = Wheel::new(ms(5), 1);
             let mut list = [Nanos::NEVER; 8];
             let mut now = 5;
@@ -229,7 +285,7 @@ mod tests {
                     let first = list.iter().min().copied().unwrap_or(Nanos::NEVER);
                     prop_assert!(next <= first + 2 * TICK);
                 }
-                for slot in due(&mut wheel, ms(now)) {
+                for slot in due_in_turns(&mut wheel, ms(now), most) {
                     prop_assert!(list[slot as usize] <= ms(now));
                     list[slot as usize] = Nanos::NEVER;
                 }

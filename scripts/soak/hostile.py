@@ -285,8 +285,21 @@ async def silent(peer):
     await peer.until_the_end('silent', lambda answer: True)
 
 
-# One address has more of them than the server admits.
-CROWD_ADMITTED, CROWD_REFUSED, CROWD_FROM = 400, 200, ('127.0.0.9', 0)
+async def crowd(peer):
+    """One of more from an address than the server admits: it stays, or is refused."""
+    try:
+        await peer.open()
+    except ConnectionError as error:
+        if ' 503 ' not in str(error):
+            raise
+    else:
+        await asyncio.sleep(END - time.monotonic())
+
+
+# Those who are refused come once a second. In place of TLS, which costs them most, they are silent.
+CROWD_ADMITTED, CROWD_REFUSED, CROWD_FROM = 400, 130, ('127.0.0.9', 0)
+# The time at which all end.
+END = time.monotonic() + float(sys.argv[5]) if __name__ == '__main__' else None
 # Each with how many of it are at work at once, and the rest between two of them, in seconds.
 KINDS = {
     churn: (4, 0.01), greet: (4, 0.01), reset: (4, 0.01), stall: (200, 0.1), slow_reader: (6, 0.2),
@@ -295,8 +308,10 @@ KINDS = {
 }
 
 
-async def keep_at_it(kind, rest, address, tls, end, source=None):
-    while time.monotonic() < end:
+async def keep_at_it(kind, rest, address, tls, source=None):
+    # They do not begin all at once.
+    await asyncio.sleep(rest * random.random())
+    while time.monotonic() < END:
         try:
             async with Peer(address, tls, source) as peer:
                 await kind(peer)
@@ -306,14 +321,13 @@ async def keep_at_it(kind, rest, address, tls, end, source=None):
             done[kind.__name__ + ' reset'] += 1
         except (ConnectionError, OSError, asyncio.TimeoutError) as error:
             surprise(kind.__name__, error)
-        await asyncio.sleep(min(rest * random.uniform(0.5, 1.5), max(0, end - time.monotonic())))
+        await asyncio.sleep(min(rest * random.uniform(0.5, 1.5), max(0, END - time.monotonic())))
 
 
 async def main():
     # They take what the others leave of the processors: the good load waits for the server alone.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     address, admin = (sys.argv[2], int(sys.argv[3])), (sys.argv[2], int(sys.argv[4]))
-    end = time.monotonic() + float(sys.argv[5])
     tls, share = any_certificate() if sys.argv[1] == 'wss' else None, int(sys.argv[6])
     # TLS costs these clients far more than the server: fewer of them, less often.
     share *= 4 if tls else 1
@@ -322,10 +336,11 @@ async def main():
         for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))
     ]
     at_work += [(tls_handshakes, 0.05, None)] * 4 if tls else []
-    tasks = [keep_at_it(kind, rest, address, tls, end) for kind, rest, tls in at_work]
-    crowd = CROWD_ADMITTED + max(1, CROWD_REFUSED // int(sys.argv[6]))
-    tasks += [keep_at_it(silent, 1, address, None, end, CROWD_FROM) for _ in range(crowd)]
-    tasks += [keep_at_it(silent, 0.1, admin, None, end) for _ in range(8)]
+    tasks = [keep_at_it(kind, rest, address, tls) for kind, rest, tls in at_work]
+    kind = silent if tls else crowd
+    for _ in range(CROWD_ADMITTED + CROWD_REFUSED):
+        tasks.append(keep_at_it(kind, 1, address, None, CROWD_FROM))
+    tasks += [keep_at_it(silent, 0.1, admin, None) for _ in range(8)]
     await asyncio.gather(*tasks)
     print(json.dumps(done))
 

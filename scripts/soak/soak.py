@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 
 import hostile
 
+FOLDER = os.path.dirname(os.path.abspath(__file__))
 # Short, so that what stalls is met by them within the soak.
 LIMITS = [
     '--handshake-timeout', '2s', '--message-timeout', '3s', '--write-timeout', '5s',
@@ -30,13 +31,13 @@ LIMITS = [
 PATIENT = ['--message-timeout', '0', '--ping-interval', '0', '--log', 'off']
 # Connections that stall in mid-frame, and the fewest rounds that say what they cost.
 STALLED, STALLED_ROUNDS = 5000, 6
-# The good load: an open loop, so that it asks for the same with hostile clients and without.
-RATE, CONNECTIONS = 4000, 16
 # Seconds of a part of a round: the good load alone, or beside the hostile clients.
 PART = 5
 # Shares of the hostile clients. A flood opens about 2,000 connections a second, which take a fifth
 # of the worker's time in pieces of 0.1 ms. Steady attacks are about 130 a second, of every kind.
 FLOOD, STEADY = 1, 16
+# Rounds that have a flood. The others are for the p99 beside steady attacks.
+FLOODS = 3
 # The good load's p99 beside steady attacks, over that without: the median of the rounds. A message
 # that waits for one piece of a flood is late by half of the p99 of an idle server, so beside a
 # flood the p99 is printed and not judged.
@@ -203,7 +204,7 @@ def exchange(stream, request, end):
 
 
 def start_hostile(server, seconds, share):
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'hostile.py')
+    script = os.path.join(FOLDER, 'hostile.py')
     words = [script, server.scheme, '127.0.0.1', server.port, server.admin, seconds, share]
     command = [sys.executable, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -221,31 +222,21 @@ def half_message(port, number):
 class Rounds:
     """The good load alone and beside others; what both sides saw."""
 
-    def __init__(self, programs, server):
-        self.programs, self.server = programs, server
+    def __init__(self, server):
+        self.server = server
         self.echoes, self.errors, self.ratios, self.counts = 0, [], [], Counter()
         self.p99s = defaultdict(list)
 
     def load(self):
-        """Returns its p99 from a message's send to its echo, or nothing where there are too few
-        echoes: what the generator is late with is not the server's."""
-        # A late generator makes the run invalid, which is no fault of the server: its echoes are
-        # counted all the same.
-        command = [
-            f'{self.programs}/sparring-loadgen', 'run', '-c', str(CONNECTIONS), '-s', '1KiB',
-            '-R', str(RATE), '-w', '500ms', '-d', f'{PART}s', '--quiet', '--allow-invalid',
-            '--json', '-', f'{self.server.scheme}://127.0.0.1:{self.server.port}/',
-        ]
-        if self.server.scheme == 'wss':
-            command.append('--insecure')
+        """Plays the good load; returns its p99."""
+        script = os.path.join(FOLDER, 'good.py')
+        command = [sys.executable, script, self.server.scheme, str(self.server.port), str(PART)]
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            self.errors.append(f'exit status {done.returncode}: {done.stderr.strip()}')
-        if not done.stdout:
-            return None
-        run = json.loads(done.stdout)['runs'][0]
-        self.echoes += run['received']
-        return run['latency_ns'].get('uncorrected', {}).get('p99')
+        found = json.loads(done.stdout or '{"echoes": 0, "p99": null, "fault": "no result"}')
+        if found['fault'] or done.returncode:
+            self.errors.append(f'{found["fault"]} {done.stderr.strip()}')
+        self.echoes += found['echoes']
+        return found['p99']
 
     @contextlib.contextmanager
     def others(self, share):
@@ -255,7 +246,7 @@ class Rounds:
             for stream in streams:
                 stream.close()
         elif share:
-            clients = start_hostile(self.server, PART + 1, share)
+            clients = start_hostile(self.server, PART + 2, share)
             yield
             self.counts.update(json.loads(clients.communicate()[0] or '{}'))
         else:
@@ -298,19 +289,19 @@ def quantile(values, part):
 def soak(programs, engine, scheme, seconds, checks):
     server = Server(programs, engine, scheme, LIMITS)
     kinds = [kind.__name__ for kind in (*hostile.KINDS, hostile.silent)]
-    kinds += ['tls_handshakes'] * (scheme == 'wss')
+    kinds.append('tls_handshakes' if scheme == 'wss' else 'crowd')
     try:
         fresh = server.memory()
         # So that what is kept for use again is there before the first round.
-        Rounds(programs, server).part(FLOOD)
+        Rounds(server).part(FLOOD)
         checks.check('empty before', server.is_empty(), '0 connections')
         descriptors = server.descriptors()
         refused = server.metric(REFUSED, 0)
-        rounds, victim = Rounds(programs, server), Victim(server)
+        rounds, victim = Rounds(server), Victim(server)
         victim.start()
         count = max(3, seconds // PART)
         for number in range(count):
-            rounds.play(number, STEADY, FLOOD)
+            rounds.play(number, STEADY, *[FLOOD] * (number < FLOODS))
         victim.end()
         rounds.judge(STEADY, checks, f'; beside a flood {rounds.p99(FLOOD)}')
         waits = victim.waits or [float('inf')]
@@ -351,7 +342,7 @@ def soak(programs, engine, scheme, seconds, checks):
 def beside_stalled(programs, engine, scheme, seconds, checks):
     server = Server(programs, engine, scheme, PATIENT)
     try:
-        rounds = Rounds(programs, server)
+        rounds = Rounds(server)
         for number in range(max(STALLED_ROUNDS, seconds // PART)):
             rounds.play(number, STALLED)
         rounds.judge(STALLED, checks)

@@ -23,6 +23,8 @@ pub struct Connection {
     /// True if a deadline has found the connection inside a frame without payload so far. Cleared
     /// when a frame ends or its payload arrives.
     is_stuck: bool,
+    /// True once a ping was sent.
+    pub(crate) was_pinged: bool,
 }
 
 const _: () =
@@ -68,7 +70,15 @@ impl Connection {
             unsent: 0,
         };
         let assembly = Assembly::default();
-        Self { stage, assembly, account: Box::new(account), heard, unanswered: 0, is_stuck: false }
+        Self {
+            stage,
+            assembly,
+            account: Box::new(account),
+            heard,
+            unanswered: 0,
+            is_stuck: false,
+            was_pinged: false,
+        }
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {

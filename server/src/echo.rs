@@ -33,8 +33,10 @@ const HEADER_ROOM: usize = 10;
 pub(crate) enum Flow {
     /// The connection goes on.
     Open,
-    /// The other end sent this Close.
+    /// The other end sent this Close, and nothing behind it so far.
     Closed(Close),
+    /// The other end sent this Close, and more behind it, which RFC 6455 5.5.1 forbids.
+    ClosedAndSent(Close),
 }
 
 /// The transform, with what one worker keeps for it.
@@ -96,6 +98,9 @@ impl Echo {
                 Ok(Some(Event::Pong(_))) => {
                     self.controls += 1;
                     Ok(())
+                }
+                Ok(Some(Event::Close(close))) if at < input.len() => {
+                    break Ok(Flow::ClosedAndSent(close));
                 }
                 Ok(Some(Event::Close(close))) => break Ok(Flow::Closed(close)),
                 Ok(None) => break Ok(Flow::Open),

@@ -7,7 +7,7 @@ use engine::tls::TlsError;
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::close::{GOING_AWAY, POLICY_VIOLATION};
 use protocol::handshake::server::Refusal;
-use protocol::{Opcode, ProtocolError};
+use protocol::{Close, Opcode, ProtocolError};
 
 use crate::admission::{Rejection, is_on_loopback};
 use crate::config::EchoSettings;
@@ -133,7 +133,7 @@ impl WebSocketEcho {
             }
             Ok(HandshakeState::Page) => {
                 self.metrics.pages += 1;
-                self.finish(c, out);
+                self.finish(c, CloseMode::Flush, out);
             }
             Err(declined) => self.decline(c, &declined, out),
         }
@@ -143,7 +143,7 @@ impl WebSocketEcho {
     fn decline(&mut self, c: &mut Connection, declined: &Rejection, out: &mut Output<'_>) {
         self.refusals.handshake(out.now(), declined, c.peer());
         out.append(&declined.response());
-        self.finish(c, out);
+        self.finish(c, CloseMode::Flush, out);
     }
 
     // ---- frames
@@ -159,13 +159,29 @@ impl WebSocketEcho {
         match flow {
             Ok(Flow::Open) if self.charges => self.charge(c, (bytes.len() - at) as u64, out),
             Ok(Flow::Open) => {}
-            Ok(Flow::Closed(close)) => {
-                self.metrics.closes.by_client.count(close.code());
-                echo::control(Opcode::Close, close.payload(), out);
-                self.finish(c, out);
+            // A Pong to a ping may still follow the Close that the ping crossed.
+            Ok(Flow::Closed(close)) if !c.was_pinged => {
+                self.answer_close(c, &close, CloseMode::Finish, out);
+            }
+            Ok(Flow::Closed(close) | Flow::ClosedAndSent(close)) => {
+                self.answer_close(c, &close, CloseMode::Flush, out);
             }
             Err(error) => self.fault(c, &error, out),
         }
+    }
+
+    /// Returns a Close, and closes. The close needs no half-close where nothing follows the peer's
+    /// Close: no reset can destroy the answer then.
+    fn answer_close(
+        &mut self,
+        c: &mut Connection,
+        close: &Close,
+        mode: CloseMode,
+        out: &mut Output<'_>,
+    ) {
+        self.metrics.closes.by_client.count(close.code());
+        echo::control(Opcode::Close, close.payload(), out);
+        self.finish(c, mode, out);
     }
 
     /// Charges a read to its connection. The read has been answered whatever it costs; later input
@@ -218,13 +234,13 @@ impl WebSocketEcho {
     fn close(&mut self, c: &mut Connection, code: u16, reason: &str, out: &mut Output<'_>) {
         self.metrics.closes.by_server.count(Some(code));
         echo::close(code, reason, out);
-        self.finish(c, out);
+        self.finish(c, CloseMode::Flush, out);
     }
 
-    fn finish(&mut self, c: &mut Connection, out: &mut Output<'_>) {
+    fn finish(&mut self, c: &mut Connection, mode: CloseMode, out: &mut Output<'_>) {
         self.uncharged();
         self.echo.discard(&mut c.assembly, out);
-        out.close(CloseMode::Flush);
+        out.close(mode);
     }
 
     // ---- time
@@ -270,7 +286,10 @@ impl WebSocketEcho {
         let (action, next) = self.settings.heartbeat.action(c, now);
         match action {
             DeadlineAction::Wait => {}
-            DeadlineAction::Ping => echo::control(Opcode::Ping, &[], out),
+            DeadlineAction::Ping => {
+                c.was_pinged = true;
+                echo::control(Opcode::Ping, &[], out);
+            }
             // A Close behind output that the peer does not accept would never reach the peer.
             DeadlineAction::Idle if out.unsent() > 0 => return out.close(CloseMode::Abort),
             DeadlineAction::Idle => return self.close_going_away(c, "idle timeout", out),
@@ -363,7 +382,7 @@ impl Handler for WebSocketEcho {
     }
 
     fn eof(&mut self, _: ConnId, c: &mut Connection, out: &mut Output<'_>) {
-        self.finish(c, out);
+        self.finish(c, CloseMode::Flush, out);
     }
 
     fn drained(&mut self, _: ConnId, _: &mut Connection, _: &mut Output<'_>) {}

@@ -294,7 +294,9 @@ fn every_cut_of_a_stream_gives_the_same_answers() {
             [&stream[..cut], &stream[cut..]].into_iter().filter(|piece| !piece.is_empty()),
         );
         assert_eq!(driven.wire, wire, "cut at {cut}");
-        assert_eq!(driven.closing(), Some(CloseMode::Flush));
+        let is_behind_close = cut == stream.len() - masked(FIN | TEXT, b"swallowed").len();
+        let mode = if is_behind_close { CloseMode::Finish } else { CloseMode::Flush };
+        assert_eq!(driven.closing(), Some(mode), "cut at {cut}");
     }
     for size in 1..=20 {
         let mut driven = Driven::open();
@@ -398,16 +400,18 @@ fn a_message_over_the_maximum_fails_from_its_header_alone() {
 #[test]
 fn a_close_is_answered_with_its_payload() {
     for payload in [&b""[..], b"\x03\xe8", b"\x0f\xa0own code", b"\x03\xe9going"] {
-        let mut driven = Driven::open();
-        let read =
-            [masked(FIN | TEXT, b"last"), masked(FIN | CLOSE, payload), masked(FIN | TEXT, b"no")]
-                .concat();
-        assert_eq!(
-            driven.receive(&read),
-            [server_frame(TEXT, b"last"), server_frame(CLOSE, payload)].concat()
-        );
-        assert_eq!(driven.closing(), Some(CloseMode::Flush));
-        assert_eq!(driven.handler.echo_counters().refused, 0);
+        // A half-close only where the client has sent more than it may.
+        let more = masked(FIN | TEXT, b"no");
+        for (more, mode) in [(&[][..], CloseMode::Finish), (&more[..], CloseMode::Flush)] {
+            let mut driven = Driven::open();
+            let read = [&masked(FIN | TEXT, b"last"), &masked(FIN | CLOSE, payload), more].concat();
+            assert_eq!(
+                driven.receive(&read),
+                [server_frame(TEXT, b"last"), server_frame(CLOSE, payload)].concat()
+            );
+            assert_eq!(driven.closing(), Some(mode));
+            assert_eq!(driven.handler.echo_counters().refused, 0);
+        }
     }
     let mut driven = Driven::open();
     assert_eq!(&driven.receive(&masked(FIN | CLOSE, b"\x03"))[2..4], 1002u16.to_be_bytes());
@@ -451,6 +455,19 @@ fn the_handshakes_deadline_ends_with_the_handshake() {
     let mut driven = Driven::new(untimed());
     driven.receive(REQUEST);
     assert_eq!(driven.commands.deadline, Some(None));
+}
+
+/// A Pong may follow the Close of a client that was pinged (RFC 6455 5.5.2). It is read, because a
+/// reset could destroy the answer to the Close.
+#[test]
+fn half_closes_where_a_pong_may_follow_the_close() {
+    let interval = Duration::from_secs(30);
+    let heartbeat = Heartbeat { ping_interval: interval, ..Heartbeat::default() };
+    let mut driven = Driven::open_with(EchoSettings { heartbeat, ..EchoSettings::default() });
+    assert_eq!(driven.deadline(interval), server_frame(PING, b""));
+    driven.receive(&masked(FIN | TEXT, b"sent before the ping came"));
+    assert_eq!(driven.receive(&masked(FIN | CLOSE, b"")), server_frame(CLOSE, b""));
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
 }
 
 #[test]
@@ -619,7 +636,10 @@ fn a_connection_pays_only_for_its_own_traffic() {
     let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
     let other = ConnId { slot: 1, generation: 0 };
     let origin = Origin::Accepted { listener: 0, peer: None };
-    for end in [masked(FIN | CLOSE, b""), server_frame(TEXT, b"unmasked")] {
+    for (end, mode) in [
+        (masked(FIN | CLOSE, b""), CloseMode::Finish),
+        (server_frame(TEXT, b"unmasked"), CloseMode::Flush),
+    ] {
         let mut connection =
             driven.handler.opened(other, origin, &mut driven.record.begin(driven.now, 0, 0));
         driven.collect(&[]);
@@ -627,7 +647,7 @@ fn a_connection_pays_only_for_its_own_traffic() {
         let mut out = driven.record.begin(driven.now, 0, read.len());
         driven.handler.received(other, &mut connection, &mut read, &mut out);
         driven.collect(&read);
-        assert_eq!(driven.closing(), Some(CloseMode::Flush));
+        assert_eq!(driven.closing(), Some(mode));
         driven.receive(&masked(FIN | TEXT, b"y"));
         assert_eq!(driven.commands.pause, None);
     }

@@ -9,7 +9,7 @@ use crate::handler::Handler;
 use crate::time::Nanos;
 
 impl<H: Handler, I: Io> Connections<H, I> {
-    /// Half-closes a connection that has drained, then lingers until the peer's FIN.
+    /// Ends a connection that has drained, or half-closes it and lingers until the peer's FIN.
     pub(crate) fn finish_draining(&mut self, id: ConnId) {
         let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Draining) else { return };
         if I::unsent(&c.io) > 0 {
@@ -17,6 +17,9 @@ impl<H: Handler, I: Io> Connections<H, I> {
         }
         if c.has_eof {
             return self.end(id, Cause::PeerClosed);
+        }
+        if c.is_finishing {
+            return self.end(id, Cause::Closed);
         }
         if let Err(error) = shutdown(&c.io, Shutdown::Write) {
             // ENOTCONN: a reset has arrived in between.

@@ -32,6 +32,8 @@ pub(crate) struct Connection<C, S> {
     pub(super) is_throttled: bool,
     /// The handler may have seen unsent bytes: it is told when the kernel has accepted them.
     pub(super) awaits_drain: bool,
+    /// The handler closes with [`CloseMode::Finish`](crate::CloseMode::Finish).
+    pub(super) is_finishing: bool,
     /// The bound of the input that a closing connection discards has been reached.
     pub(super) has_discarded_all: bool,
     /// The connection is in the list of those with work at the end of the turn.
@@ -51,6 +53,7 @@ impl<C, S> Connection<C, S> {
             is_paused: false,
             is_throttled: false,
             awaits_drain: false,
+            is_finishing: false,
             has_discarded_all: false,
             is_listed: false,
         }

@@ -221,10 +221,11 @@ impl<H: Handler, I: Io> Connections<H, I> {
             c.is_paused = is_paused;
             self.io.set_reading(id, &mut c.io, !is_paused);
         }
-        if commands.close.is_some() {
+        if let Some(mode) = commands.close {
             c.state = State::Draining;
             c.deadline = Nanos::NEVER;
-            c.has_discarded_all = self.limits.linger.bytes == 0;
+            c.is_finishing = mode == CloseMode::Finish;
+            c.has_discarded_all = c.is_finishing || self.limits.linger.bytes == 0;
             list(c, id, &mut self.changed);
             self.io.set_reading(id, &mut c.io, true);
         }

@@ -5,6 +5,7 @@ use crate::connection::{Cause, ConnId, State};
 use crate::handler::Handler;
 use crate::outgoing;
 use crate::time::Nanos;
+use crate::wheel::PER_TURN;
 
 impl<H: Handler, I: Io> Connections<H, I> {
     /// Returns whether the next turn has something to report, without any event.
@@ -58,7 +59,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
 
     fn handle_timers(&mut self, handler: &mut H) {
         let mut due = std::mem::take(&mut self.timers.due);
-        self.timers.wheel.expire(self.now, &mut due);
+        self.timers.wheel.expire(self.now, PER_TURN, &mut due);
         for slot in due.drain(..) {
             let Some((id, c)) = self.table.in_slot(slot) else { continue };
             if c.limit <= self.now {

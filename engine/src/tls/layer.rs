@@ -142,18 +142,20 @@ impl Layer {
     }
 
     pub(super) fn close(&mut self, session: &mut Session, mode: CloseMode, out: &mut Output<'_>) {
+        // The peer answers our close_notify, so its last bytes have not arrived yet.
+        let mode = if mode == CloseMode::Finish { CloseMode::Flush } else { mode };
         match (&mut session.stage, mode) {
             (Stage::Over, _) => return,
-            (Stage::Handshake(waiting), CloseMode::Flush) => {
+            (_, CloseMode::Abort) => {}
+            (Stage::Handshake(waiting), _) => {
                 waiting.close = true;
                 return out.set_deadline(Some(out.now() + LAST_HANDSHAKE));
             }
-            (Stage::Secured | Stage::HalfClosed, CloseMode::Flush) => {
+            (Stage::Secured | Stage::HalfClosed, _) => {
                 if let Err(error) = session.close_notify(out) {
                     return self.fail(session, error, out);
                 }
             }
-            (_, CloseMode::Abort) => {}
         }
         session.stage = Stage::Over;
         out.close(mode);

@@ -30,10 +30,28 @@ impl Closing {
     /// Begins a close that first flushes the output, then half-closes, and then waits for the
     /// peer's FIN.
     pub(super) fn drain<C>(&mut self, slot: u32, s: &mut Slot<C>, linger: Linger) {
+        self.begin(slot, s, linger.bytes.max(1));
+    }
+
+    /// Begins a close that first flushes the output, and then closes the descriptor. The receive is
+    /// cancelled meanwhile: the peer has sent its last bytes.
+    pub(super) fn finish<C, R: Ring>(
+        &mut self,
+        slot: u32,
+        s: &mut Slot<C>,
+        queues: &mut Queues<R>,
+    ) {
+        self.begin(slot, s, 0);
+        s.flags.set(Flags::FINISHING);
+        s.cancel(slot, RECEIVE, queues);
+    }
+
+    /// Begins a close that flushes the output, and discards up to `discarded` bytes of input.
+    fn begin<C>(&mut self, slot: u32, s: &mut Slot<C>, discarded: u64) {
         s.state = State::Draining;
         s.deadline = Nanos::NEVER;
         let extra = s.extra();
-        extra.linger_left = linger.bytes.max(1);
+        extra.linger_left = discarded;
         extra.stash.clear();
         s.flags.clear(Flags::PAUSED | Flags::ABOVE_HIGH_WATER);
         self.due.push(slot);
@@ -42,10 +60,7 @@ impl Closing {
     /// Ends a connection. Its operations in progress are cancelled; when the last has ended, the
     /// descriptor is closed.
     pub(super) fn end<C>(&mut self, slot: u32, s: &mut Slot<C>, cause: Cause, timers: &mut Timers) {
-        s.state = State::Closing;
-        s.deadline = Nanos::NEVER;
-        s.extra().cause = Some(cause);
-        timers.set(slot, s, Nanos::NEVER);
+        set_closing(slot, s, cause, timers);
         self.due.push(slot);
     }
 
@@ -60,12 +75,11 @@ impl Closing {
         let mut due = std::mem::take(&mut self.due);
         for slot in due.drain(..) {
             let s = &mut slots[slot];
-            match s.state {
-                State::Draining => self.step_draining(slot, s, queues, timers, linger),
-                State::Closing if !s.flags.any(Flags::CLOSE_QUEUED) => {
-                    self.step_closing(slot, s, queues);
-                }
-                _ => {}
+            if s.state == State::Draining {
+                self.step_draining(slot, s, queues, timers, linger);
+            }
+            if s.state == State::Closing && !s.flags.any(Flags::CLOSE_QUEUED) {
+                self.step_closing(slot, s, queues);
             }
         }
         // A step may have listed its connection again. The next turn handles these connections.
@@ -86,7 +100,10 @@ impl Closing {
             return;
         }
         if s.flags.any(Flags::EOF) {
-            return self.end(slot, s, Cause::PeerClosed, timers);
+            return set_closing(slot, s, Cause::PeerClosed, timers);
+        }
+        if s.flags.any(Flags::FINISHING) {
+            return set_closing(slot, s, Cause::Closed, timers);
         }
         s.state = State::Lingering;
         s.flags.set(Flags::SHUTTING_DOWN);
@@ -94,7 +111,7 @@ impl Closing {
         timers.set(slot, s, timers.now + linger.time);
         if s.extra().linger_left == 0 {
             // The byte limit of the linger is reached, so the peer's FIN is not awaited.
-            self.end(slot, s, Cause::Closed, timers);
+            set_closing(slot, s, Cause::Closed, timers);
         }
     }
 
@@ -141,6 +158,14 @@ impl Closing {
             _ => Ok(()),
         }
     }
+}
+
+/// Records that a connection has ended.
+fn set_closing<C>(slot: u32, s: &mut Slot<C>, cause: Cause, timers: &mut Timers) {
+    s.state = State::Closing;
+    s.deadline = Nanos::NEVER;
+    s.extra().cause = Some(cause);
+    timers.set(slot, s, Nanos::NEVER);
 }
 
 /// Queues the close of a connection's descriptor, which no operation uses any more.

@@ -403,13 +403,15 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             None => {}
         }
         match commands.close {
-            Some(CloseMode::Flush) if s.state == State::Open => {
+            None => {}
+            Some(CloseMode::Abort) => self.end(slot, Cause::Closed),
+            Some(_) if s.state != State::Open => {}
+            Some(CloseMode::Flush) => {
                 self.closing.drain(slot, s, self.config.linger);
                 // The connection may have been paused; its input must be read to be discarded.
                 self.inbound.rearm(slot);
             }
-            Some(CloseMode::Abort) => self.end(slot, Cause::Closed),
-            _ => {}
+            Some(CloseMode::Finish) => self.closing.finish(slot, s, &mut self.queues),
         }
     }
 }

@@ -52,6 +52,8 @@ impl Flags {
     pub(super) const WATCH_CANCELLED: u16 = 1 << 13;
     /// The close of the descriptor has been queued.
     pub(super) const CLOSE_QUEUED: u16 = 1 << 14;
+    /// The handler closes with [`CloseMode::Finish`](crate::CloseMode::Finish).
+    pub(super) const FINISHING: u16 = 1 << 15;
     /// Operations after whose end the descriptor may be closed.
     pub(super) const OPERATIONS: u16 =
         Self::RECEIVING | Self::SENDING | Self::BACKLOG | Self::SHUTTING_DOWN | Self::WATCHED;

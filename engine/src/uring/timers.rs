@@ -2,7 +2,7 @@
 
 use crate::time::Nanos;
 use crate::uring::slots::Slot;
-use crate::wheel::Wheel;
+use crate::wheel::{PER_TURN, Wheel};
 
 /// Timers of a worker.
 pub(super) struct Timers {
@@ -36,11 +36,11 @@ impl Timers {
         self.alarm.min(self.wheel.next().unwrap_or(Nanos::NEVER))
     }
 
-    /// Takes the connections whose timer may have passed. [`Timers::put_back`] returns the list for
-    /// reuse.
+    /// Takes the connections whose timers this turn handles. [`Timers::put_back`] returns the list
+    /// for reuse.
     pub(super) fn take_due(&mut self) -> Vec<u32> {
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.expire(self.now, &mut due);
+        self.wheel.expire(self.now, PER_TURN, &mut due);
         due
     }
 

@@ -24,6 +24,7 @@
 //! | A listener starts and stops; its address | `limits::listening_off_and_on` |
 //! | A stop closes with `Shutdown`, after the output | `ends::stop_closes_everything` |
 //! | The harder of two close modes holds | `ends::abort_in_the_first_output` |
+//! | A finish sends everything and does not wait | `ends::finish_*` |
 //! | A plain connection has no `secured`; TLS has | below, `tls::echo_in_both_versions` |
 
 use std::io::{Read, Write};

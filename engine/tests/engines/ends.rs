@@ -188,6 +188,138 @@ pub(crate) fn flush_after_eof_ends_at_once(case: &Case) {
     running.finish();
 }
 
+/// Echoes into a close that does not wait for the peer.
+fn finishing() -> Script {
+    Script::default().received(|_, bytes, out| {
+        out.echo(0..bytes.len());
+        out.close(CloseMode::Finish);
+    })
+}
+
+/// Settings of a worker that would linger without end.
+fn lingering_for_ever(case: &Case) -> engine::Config {
+    let mut config = case.config();
+    config.linger = engine::Linger { bytes: u64::MAX, time: Duration::from_secs(3600) };
+    config
+}
+
+/// Checks that the FIN follows the output, and that the peer's FIN is not awaited.
+pub(crate) fn finish_sends_everything_and_does_not_wait(case: &Case) {
+    let script = Script::default().received(|_, bytes, out| {
+        out.echo(0..bytes.len());
+        out.give(BytesMut::from(&pattern(8 << 20, 4)[..]));
+        out.append(b"tail");
+        out.close(CloseMode::Finish);
+    });
+    let running = Running::start(case, lingering_for_ever(case), script);
+    for _ in 0..3 {
+        let mut client = running.connect();
+        let id = running.wait_opened();
+        client.write_all(b"head").expect("write");
+        let bytes = read_to_end(&mut client);
+        assert_eq!(bytes.len(), (8 << 20) + 8);
+        assert!(bytes[..4] == *b"head" && bytes[bytes.len() - 4..] == *b"tail");
+        assert!(bytes[4..bytes.len() - 4] == pattern(8 << 20, 4)[..]);
+        // The client still has its end open.
+        assert!(matches!(running.wait_closed(id), Cause::Closed));
+    }
+    running.finish();
+}
+
+pub(crate) fn finish_after_eof_ends_as_closed_by_the_peer(case: &Case) {
+    let running = Running::start(case, lingering_for_ever(case), Script::default());
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    running.wait_for(|e| matches!(e, Event::Eof(_)).then_some(()));
+    running.with(id, |out| {
+        out.append(b"last");
+        out.close(CloseMode::Finish);
+    });
+    assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
+    assert_eq!(read_to_end(&mut client), b"last");
+    running.finish();
+}
+
+/// Covers connections whose receive is not armed: paused, and closed in the first call.
+pub(crate) fn finish_needs_no_receive(case: &Case) {
+    let script = Script::default().opened(|_, out| {
+        out.append(b"first and last");
+        out.close(CloseMode::Finish);
+    });
+    let running = Running::start(case, lingering_for_ever(case), script);
+    let mut client = running.connect();
+    assert_eq!(read_to_end(&mut client), b"first and last");
+    let id = running.wait_opened();
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    running.finish();
+
+    let running = Running::start(case, lingering_for_ever(case), Script::default());
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    running.with(id, |out| out.pause());
+    running.some_turns();
+    running.with(id, |out| {
+        out.append(b"out of the pause");
+        out.close(CloseMode::Finish);
+    });
+    assert_eq!(read_to_end(&mut client), b"out of the pause");
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    running.finish();
+}
+
+pub(crate) fn bytes_after_a_finish_are_answered_by_a_reset(case: &Case) {
+    let running = Running::start(case, lingering_for_ever(case), finishing());
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.write_all(b"last").expect("write");
+    assert_eq!(read_to_end(&mut client), b"last");
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    client.write_all(b"late").expect("the first write finds a socket that can send");
+    let error = std::iter::repeat_with(|| client.write_all(b"later"))
+        .find_map(Result::err)
+        .expect("an error");
+    assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+    let (counters, events) = running.finish();
+    assert!(events.iter().all(|e| matches!(e, Event::Drained(_))), "{events:?}");
+    assert_eq!(counters.bytes_in, 4);
+}
+
+pub(crate) fn a_finish_to_a_peer_that_does_not_read_is_bounded(case: &Case) {
+    let mut config = lingering_for_ever(case);
+    config.write_stall = Duration::from_millis(100);
+    let running = Running::start(case, config, Script::default());
+    let client = running.connect();
+    let id = running.wait_opened();
+    running.with(id, |out| {
+        out.give(BytesMut::from(&pattern(16 << 20, 9)[..]));
+        out.close(CloseMode::Finish);
+    });
+    assert!(matches!(running.wait_closed(id), Cause::WriteStalled));
+    drop(client);
+    running.finish();
+}
+
+/// Checks that no close needs a thread of the kernel, which would share the worker's processor.
+pub(crate) fn finish_starts_no_thread_of_the_kernel(case: &Case) {
+    let running = Running::start(case, lingering_for_ever(case), finishing());
+    let worker = running.ask(|_| rustix::thread::gettid());
+    for _ in 0..50 {
+        let mut client = running.connect();
+        let id = running.wait_opened();
+        client.write_all(b"last").expect("write");
+        assert_eq!(read_to_end(&mut client), b"last");
+        assert!(matches!(running.wait_closed(id), Cause::Closed));
+    }
+    let of_this_worker = format!("iou-wrk-{}", worker.as_raw_nonzero());
+    for task in std::fs::read_dir("/proc/self/task").expect("the list of threads") {
+        // Threads of other tests may end meanwhile.
+        let name = std::fs::read_to_string(task.expect("a thread").path().join("comm"));
+        assert_ne!(name.unwrap_or_default().trim_end(), of_this_worker);
+    }
+    running.finish();
+}
+
 pub(crate) fn lingering_is_bounded_in_time(case: &Case) {
     let mut config = case.config();
     config.linger.time = Duration::from_millis(120);

@@ -68,6 +68,35 @@ pub(crate) fn a_deadline_moves_and_is_unset(case: &Case) {
     running.finish();
 }
 
+/// Checks that deadlines that pass at once are spread over turns. Input that arrives meanwhile does
+/// not wait for all of them.
+pub(crate) fn a_turn_handles_few_of_many_deadlines(case: &Case) {
+    const COUNT: usize = 200;
+    let script = Script::default().deadline(|_, out| out.close(engine::CloseMode::Abort));
+    let running = Running::start(case, case.config(), script);
+    let _clients: Vec<_> = (0..COUNT).map(|_| running.connect()).collect();
+    for _ in 0..COUNT {
+        running.wait_opened();
+    }
+    running.ask(|w| {
+        let at = w.now() + Duration::from_millis(50);
+        for id in w.ids() {
+            w.with(id, |_, out| out.set_deadline(Some(at)));
+        }
+    });
+    let (mut of_turns, mut closed) = (std::collections::HashMap::new(), 0);
+    while closed < COUNT {
+        match running.event() {
+            Event::Deadline(_, now) => *of_turns.entry(now.0).or_insert(0) += 1,
+            Event::Closed(..) => closed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(of_turns.values().sum::<usize>(), COUNT);
+    assert!(of_turns.values().all(|&deadlines| deadlines <= 32), "{of_turns:?}");
+    running.finish();
+}
+
 pub(crate) fn alarms_fire_once_and_never_early(case: &Case) {
     let running = Running::start(case, case.clients_only(), Script::default());
     for micros in [0, 1, 100, 3_000, 25_000] {

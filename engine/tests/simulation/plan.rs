@@ -111,12 +111,15 @@ impl Plan {
         let total =
             random.pick(&[2, 40, 600, 6_000, 6_000, 60_000, 300_000]).min(most).min(100 * window);
         let total = random.between(total / 2, total).max(2);
-        let end = |random: &mut Random| match random.below(6) {
+        let end = |random: &mut Random, last| match random.below(6) {
             0 => End::After(random.between(1, total), CloseMode::Flush),
             1 if !gentle => End::After(random.between(1, total), CloseMode::Abort),
+            2 => last,
             _ => End::Last,
         };
-        let (client, server) = (end(random), end(random));
+        let client = end(random, End::Last);
+        // The client has sent its last bytes when the server has returned all of them.
+        let server = end(random, End::After(total, CloseMode::Finish));
         Self {
             total,
             window,

@@ -125,7 +125,7 @@ impl Story {
             // A FIN without an abort means that all was sent before it: it must have arrived.
             if side.eof && side.closing != Some(CloseMode::Abort) && !failed {
                 match other.closing {
-                    Some(CloseMode::Flush) if side.received != other.sent => {
+                    Some(CloseMode::Flush | CloseMode::Finish) if side.received != other.sent => {
                         return wrong("the tail is missing");
                     }
                     None => return wrong("a FIN that was not sent"),
@@ -133,7 +133,11 @@ impl Story {
                 }
             }
         }
-        let all_wanted = self.plan.client == End::Last && self.plan.server == End::Last;
+        let waits_for_all = match self.plan.server {
+            End::Last => true,
+            End::After(_, mode) => mode == CloseMode::Finish,
+        };
+        let all_wanted = self.plan.client == End::Last && waits_for_all;
         if setting.gentle && all_wanted && self.client.received != self.plan.total {
             return wrong("not everything came back");
         }

@@ -136,6 +136,22 @@ fn used_up_keys_end_a_tls_1_2_connection() {
     );
 }
 
+/// The peer answers a close_notify, so its last bytes are still to come.
+#[test]
+fn a_finish_waits_for_the_peers_close_notify() {
+    for version in VERSIONS {
+        let besides = |told: &Told, out: &mut engine::Output<'_>| {
+            if let Told::Secured = told {
+                out.append(b"over");
+                out.close(CloseMode::Finish);
+            }
+        };
+        let (near, mut far, plain) = secured_by(version, Near::with(besides), Near::receive);
+        assert_eq!((plain, near.commands.close), (b"over".to_vec(), Some(CloseMode::Flush)));
+        assert!(far.0.process_new_packets().expect("state").peer_has_closed(), "no close_notify");
+    }
+}
+
 #[test]
 fn early_output_waits_for_the_handshake() {
     let besides = |told: &Told, out: &mut engine::Output<'_>| match told {
