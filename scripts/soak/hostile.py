@@ -310,7 +310,7 @@ KINDS = {
 
 async def keep_at_it(kind, rest, address, tls, source=None):
     # They do not begin all at once.
-    await asyncio.sleep(rest * random.random())
+    await asyncio.sleep(min(rest, 1) * random.random())
     while time.monotonic() < END:
         try:
             async with Peer(address, tls, source) as peer:
