@@ -331,8 +331,8 @@ mod tests {
     #[test]
     fn accepted_connections_inherit_the_congestion_control() {
         let addr = "127.0.0.1:0".parse().expect("address");
-        // Every kernel has reno. Where it is also the default, which is rare, this test cannot tell
-        // whether the connection inherited it.
+        // Every kernel has reno. Where it is also the default, which is rare, this test passes
+        // without inheritance too.
         let reno: Congestion =
             "reno".parse().expect("every kernel has it, and it is always allowed");
         let listener = listen_with(addr, 1, Some(&reno)).expect("listen").remove(0);

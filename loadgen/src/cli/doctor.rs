@@ -22,9 +22,9 @@ Examples:
                                                      and whether generator and server are apart
   sparring-loadgen doctor --json | jq .findings
 
-Severities: INVALIDATES: what is measured now is not to be trusted, or cannot be done as asked. hint: makes figures
-worse, or limits what can be measured. unknown: the kernel does not say. fine: nothing to fix. Nothing is ever changed: the
-commands are for you to read, and to run.
+Severities: INVALIDATES: what is measured now is not to be trusted, or cannot be done as asked.
+hint: makes figures worse, or limits what can be measured. unknown: the kernel does not say. fine:
+nothing to fix. Nothing is ever changed: the commands are for you to read, and to run.
 
 Exit status: 0 nothing invalidates a measurement (there may be hints); 1 something does, or an error; \
 2 wrong usage.";

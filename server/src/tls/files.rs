@@ -106,8 +106,9 @@ fn pair_remedy(
             format!("it belongs to certificate {} of that file, which must come first", n + 1)
         }
         None => format!(
-            "give a key and a certificate that were made together, with the server's own certificate first \
-             in its file; `openssl x509 -in {} -noout -pubkey` and `openssl pkey -in {} -pubout` print the same for a pair",
+            "give a key and a certificate that were made together, with the server's own \
+             certificate first in its file; `openssl x509 -in {} -noout -pubkey` and `openssl pkey \
+             -in {} -pubout` print the same for a pair",
             key_file::quoted(certificate_path),
             key_file::quoted(key_path)
         ),
