@@ -30,8 +30,13 @@ pub struct Connection {
     kind: Option<MessageKind>,
     /// True if a chunk of the open message has been returned.
     begun: bool,
-    /// True if a chunk of the open message was skipped: its text cannot be validated any more.
+    /// True if the open message's text is not validated here: a chunk was skipped, or it is
+    /// compressed.
     unchecked: bool,
+    /// True if the open message is compressed.
+    compressed: bool,
+    /// True if permessage-deflate was negotiated.
+    deflate: bool,
     role: Role,
 }
 
@@ -73,8 +78,17 @@ impl Connection {
             kind: None,
             begun: false,
             unchecked: false,
+            compressed: false,
+            deflate: false,
             role,
         }
+    }
+
+    /// Creates a connection whose opening handshake agreed on permessage-deflate (RFC 7692):
+    /// messages may be compressed. Their chunks say so, and [`Inflater`](crate::deflate::Inflater)
+    /// inflates and checks them.
+    pub fn with_deflate(role: Role) -> Self {
+        Connection { deflate: true, ..Connection::new(role) }
     }
 
     /// Role of this end.
@@ -87,6 +101,12 @@ impl Connection {
     #[inline]
     pub fn is_between_messages(&self) -> bool {
         self.kind.is_none() && matches!(self.state, State::Header { len: 0, .. })
+    }
+
+    /// Records an error that the caller found in a message, such as invalid compressed data:
+    /// further input is discarded.
+    pub fn fail(&mut self) {
+        self.state = State::Closed;
     }
 
     /// Returns whether a Close was read or an error was found: further input is discarded.
@@ -144,7 +164,15 @@ impl Connection {
         self.text = Utf8::default();
         self.unchecked = false;
         let Common { kind, key, .. } = common;
-        Some(Chunk { kind, first: true, last: true, payload: start..end, key, whole: true })
+        Some(Chunk {
+            kind,
+            first: true,
+            last: true,
+            compressed: false,
+            payload: start..end,
+            key,
+            whole: true,
+        })
     }
 
     #[inline(never)]
@@ -223,18 +251,19 @@ impl Connection {
         let Some(&second) = bytes.get(1) else { return Ok(None) };
         self.inspect_second(opcode, second)?;
         let Some((payload_len, at)) = header::parse_length(bytes)? else { return Ok(None) };
+        let (fin, rsv) = (header::is_fin(first), header::rsv(first));
         if !opcode.is_control() {
-            self.check_size(limits, opcode, payload_len)?;
+            self.check_size(limits, opcode, rsv, payload_len)?;
         }
         let Some((mask, at)) = header::parse_key(bytes, at) else { return Ok(None) };
-        Ok(Some((Header { fin: header::is_fin(first), rsv: 0, opcode, mask, payload_len }, at)))
+        Ok(Some((Header { fin, rsv, opcode, mask, payload_len }, at)))
     }
 
     /// Checks FIN, the reserved bits and the opcode, and that such a frame may come now (RFC 6455
     /// 5.2, 5.4, 5.5).
     fn inspect_first(&self, limits: &Limits, first: u8) -> Result<Opcode, ProtocolError> {
         let rsv = header::rsv(first);
-        if rsv != 0 {
+        if rsv & !self.allowed_bits(first) != 0 {
             return Err(ProtocolError::ReservedBits { rsv });
         }
         let opcode = header::parse_opcode(first)?;
@@ -256,6 +285,14 @@ impl Connection {
         Ok(opcode)
     }
 
+    /// Returns the reserved bits that a frame may have: RSV1 in the first frame of a message, where
+    /// compression was negotiated (RFC 7692 6).
+    fn allowed_bits(&self, first: u8) -> u8 {
+        let begins_message =
+            matches!(header::parse_opcode(first), Ok(Opcode::Text | Opcode::Binary));
+        if self.deflate && begins_message { header::RSV1 } else { 0 }
+    }
+
     /// Checks the mask against the role (RFC 6455 5.1), and that a control frame is short (5.5).
     fn inspect_second(&self, opcode: Opcode, second: u8) -> Result<(), ProtocolError> {
         match (second & header::MASK_BIT != 0, self.role) {
@@ -270,15 +307,22 @@ impl Connection {
     }
 
     /// Checks the sum so far against the maximum. Subtracts instead of adding: a sum of 64-bit
-    /// lengths could overflow.
+    /// lengths could overflow. `rsv`: the reserved bits of the frame.
     fn check_size(
         &self,
         limits: &Limits,
         opcode: Opcode,
+        rsv: u8,
         payload_len: u64,
     ) -> Result<(), ProtocolError> {
-        let so_far = if opcode == Opcode::Continuation { self.declared } else { 0 };
-        if payload_len > limits.max_message.saturating_sub(so_far) {
+        let continues = opcode == Opcode::Continuation;
+        let so_far = if continues { self.declared } else { 0 };
+        let max = if rsv == header::RSV1 || continues && self.compressed {
+            limits.max_compressed(self.fragments_with_one_more(opcode))
+        } else {
+            limits.max_message
+        };
+        if payload_len > max.saturating_sub(so_far) {
             return Err(ProtocolError::MessageTooBig { max: limits.max_message });
         }
         Ok(())
@@ -294,8 +338,8 @@ impl Connection {
     fn begin_data(&mut self, header: &Header) {
         self.fragments = self.fragments_with_one_more(header.opcode);
         match header.opcode {
-            Opcode::Text => self.begin_message(MessageKind::Text),
-            Opcode::Binary => self.begin_message(MessageKind::Binary),
+            Opcode::Text => self.begin_message(MessageKind::Text, header.rsv),
+            Opcode::Binary => self.begin_message(MessageKind::Binary, header.rsv),
             _ => {}
         }
         self.declared += header.payload_len;
@@ -306,12 +350,13 @@ impl Connection {
         };
     }
 
-    fn begin_message(&mut self, kind: MessageKind) {
+    fn begin_message(&mut self, kind: MessageKind, rsv: u8) {
         self.kind = Some(kind);
         self.declared = 0;
         self.text = Utf8::default();
         self.begun = false;
-        self.unchecked = false;
+        self.compressed = rsv == header::RSV1;
+        self.unchecked = self.compressed;
     }
 
     /// Returns the available part of a data frame's payload. `None`: some is missing and nothing of
@@ -336,7 +381,8 @@ impl Connection {
         if last {
             self.kind = None;
         }
-        Some(Chunk { kind, first, last, payload, key, whole: header_here && first && last })
+        let (compressed, whole) = (self.compressed, header_here && first && last);
+        Some(Chunk { kind, first, last, compressed, payload, key, whole })
     }
 
     /// Begins a control frame with a checked header and the part of its payload that has arrived.
@@ -392,7 +438,7 @@ impl Connection {
         }))
     }
 
-    /// Unmasks the chunk in its place, validating text; returns its range.
+    /// Unmasks the chunk in its place, validating text unless it is compressed; returns its range.
     ///
     /// # Errors
     ///
@@ -407,7 +453,8 @@ impl Connection {
         self.unmask_shift(chunk, input, to)
     }
 
-    /// Unmasks the chunk while moving it forward to `to`, validating text; returns its new range.
+    /// Unmasks the chunk while moving it forward to `to`, validating text unless it is compressed;
+    /// returns its new range.
     ///
     /// # Errors
     ///
@@ -434,7 +481,7 @@ impl Connection {
         Ok(to..end)
     }
 
-    /// Unmasks the chunk to the end of `message`, validating text.
+    /// Unmasks the chunk to the end of `message`, validating text unless it is compressed.
     ///
     /// `message` grows by the bytes that have arrived, whatever the header declared.
     ///

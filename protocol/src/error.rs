@@ -13,7 +13,7 @@ fn plural(count: u64) -> &'static str {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolError {
     /// A reserved bit is set and no extension gave it a meaning.
-    #[error("reserved bits {rsv:03b} are set, but no extension was negotiated")]
+    #[error("reserved bits {rsv:03b} are set, but no extension gives them a meaning here")]
     ReservedBits {
         /// The three bits, RSV1 = 4.
         rsv: u8,
@@ -66,6 +66,9 @@ pub enum ProtocolError {
     /// A text message is not UTF-8.
     #[error("a text message is not valid UTF-8")]
     InvalidUtf8,
+    /// A compressed message is not DEFLATE data, or ends inside a block (RFC 7692 7.2.2).
+    #[error("a compressed message is not valid DEFLATE data")]
+    InvalidDeflate,
     /// A Close payload of one byte, half a code.
     #[error("a Close payload of one byte cannot hold a close code")]
     TruncatedCloseCode,
@@ -87,7 +90,9 @@ impl ProtocolError {
         match self {
             ProtocolError::MessageTooBig { .. } => TOO_BIG,
             ProtocolError::TooManyFragments { .. } => POLICY_VIOLATION,
-            ProtocolError::InvalidUtf8 | ProtocolError::InvalidCloseReason => INVALID_PAYLOAD,
+            ProtocolError::InvalidUtf8
+            | ProtocolError::InvalidDeflate
+            | ProtocolError::InvalidCloseReason => INVALID_PAYLOAD,
             _ => PROTOCOL_ERROR,
         }
     }
@@ -108,26 +113,34 @@ impl ProtocolError {
             ProtocolError::MessageTooBig { .. } => "message-too-big",
             ProtocolError::TooManyFragments { .. } => "too-many-fragments",
             ProtocolError::InvalidUtf8 => "invalid-utf8",
+            ProtocolError::InvalidDeflate => "invalid-deflate",
             ProtocolError::TruncatedCloseCode => "truncated-close-code",
             ProtocolError::ForbiddenCloseCode { .. } => "forbidden-close-code",
             ProtocolError::InvalidCloseReason => "invalid-close-reason",
         }
     }
 
-    /// The section of RFC 6455 that states the rule.
+    /// The RFC and its section that state the rule.
     pub fn section(&self) -> &'static str {
         match self {
-            ProtocolError::UnmaskedFrame | ProtocolError::MaskedFrame => "5.1",
+            ProtocolError::UnmaskedFrame | ProtocolError::MaskedFrame => "RFC 6455 5.1",
             ProtocolError::ReservedBits { .. }
             | ProtocolError::ReservedOpcode { .. }
             | ProtocolError::NonMinimalLength { .. }
-            | ProtocolError::LengthTopBit => "5.2",
-            ProtocolError::ContinuationWithoutStart | ProtocolError::InterleavedMessage => "5.4",
-            ProtocolError::FragmentedControl | ProtocolError::OversizedControl => "5.5",
-            ProtocolError::TruncatedCloseCode | ProtocolError::InvalidCloseReason => "5.5.1",
-            ProtocolError::ForbiddenCloseCode { .. } => "7.4",
-            ProtocolError::InvalidUtf8 => "8.1",
-            ProtocolError::MessageTooBig { .. } | ProtocolError::TooManyFragments { .. } => "10.4",
+            | ProtocolError::LengthTopBit => "RFC 6455 5.2",
+            ProtocolError::ContinuationWithoutStart | ProtocolError::InterleavedMessage => {
+                "RFC 6455 5.4"
+            }
+            ProtocolError::FragmentedControl | ProtocolError::OversizedControl => "RFC 6455 5.5",
+            ProtocolError::TruncatedCloseCode | ProtocolError::InvalidCloseReason => {
+                "RFC 6455 5.5.1"
+            }
+            ProtocolError::ForbiddenCloseCode { .. } => "RFC 6455 7.4",
+            ProtocolError::InvalidUtf8 => "RFC 6455 8.1",
+            ProtocolError::InvalidDeflate => "RFC 7692 7.2.2",
+            ProtocolError::MessageTooBig { .. } | ProtocolError::TooManyFragments { .. } => {
+                "RFC 6455 10.4"
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Writing frames: data frame headers and whole control frames (RFC 6455 5.2, 5.5).
 
-use crate::header::{Header, length_len};
+use crate::header::{self, Header, length_len};
 use crate::mask::{self, MaskingKey};
 use crate::message::Control;
 use crate::opcode::Opcode;
@@ -44,6 +44,16 @@ pub fn write_server_header_before(
         return start;
     }
     write_long_server_header(before, first, payload_len)
+}
+
+/// Sets RSV1 in the header at the start of `frame`: its message is compressed (RFC 7692 6).
+///
+/// # Panics
+///
+/// Panics when `frame` is empty.
+#[inline]
+pub fn mark_compressed(frame: &mut [u8]) {
+    frame[0] |= header::RSV1 << 4;
 }
 
 fn write_long_server_header(before: &mut [u8], first: u8, payload_len: usize) -> usize {

@@ -3,7 +3,7 @@
 //! Bytes come in as slices and go out as slices or events. This crate does not open sockets, read
 //! clocks, start threads or generate random numbers: masking keys and nonces are arguments. The
 //! [`Connection`] reads frames and reports their meaning to the caller, [`frame`] writes them, and
-//! [`handshake`] does the opening handshake. [`mask`], [`text`] and [`utf8`] touch every byte and
+//! [`handshake`] does the opening handshake. [`deflate`] inflates and deflates messages. [`mask`], [`text`] and [`utf8`] touch every byte and
 //! are optimized for that.
 //!
 //! Every check happens as soon as its bytes have arrived, in the order of those bytes. Therefore
@@ -11,6 +11,7 @@
 
 pub mod close;
 mod connection;
+pub mod deflate;
 mod error;
 pub mod frame;
 pub mod handshake;

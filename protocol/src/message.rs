@@ -10,7 +10,7 @@ use crate::opcode::MessageKind;
 /// Limits of one message, beyond which the connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of payload in one message, all fragments together. Beyond: 1009.
+    /// Most bytes of payload in one message, all fragments together, after inflating. Beyond: 1009.
     pub max_message: u64,
     /// Most frames of one message; `u32::MAX` lifts the limit. Beyond: 1008.
     pub max_fragments: u32,
@@ -20,6 +20,16 @@ impl Default for Limits {
     /// Returns 64 MiB and 262,144 fragments, with which the Autobahn testsuite passes.
     fn default() -> Self {
         Limits { max_message: 64 << 20, max_fragments: 262_144 }
+    }
+}
+
+impl Limits {
+    /// Most bytes that a compressed message may have before inflating: an eighth more than
+    /// [`max_message`](Self::max_message), and 64 for each of its `fragments`. No compressor needs
+    /// more for data that it cannot compress; only empty blocks do.
+    pub fn max_compressed(&self, fragments: u32) -> u64 {
+        let per_fragment = 64 * u64::from(fragments);
+        self.max_message.saturating_add(self.max_message / 8).saturating_add(per_fragment)
     }
 }
 
@@ -50,6 +60,8 @@ pub struct Chunk {
     pub first: bool,
     /// True for the last chunk of a message.
     pub last: bool,
+    /// True if the message is compressed (RFC 7692): after unmasking, the caller inflates it.
+    pub compressed: bool,
     /// Range of the payload in the input, in the server role still masked.
     pub payload: Range<usize>,
     /// Key, rotated to the first byte of `payload`; zero where nothing is masked.

@@ -82,8 +82,8 @@ impl Refusals {
     /// Frames were refused with a close code.
     pub(crate) fn frames(&mut self, now: Nanos, error: &ProtocolError, peer: Option<SocketAddr>) {
         if self.may_log(now, error.rule()) {
-            let (code, rule, peer) = (error.close_code(), error.rule(), Peer(peer));
-            let section = format!("RFC 6455 {}", error.section());
+            let (code, rule, section) = (error.close_code(), error.rule(), error.section());
+            let peer = Peer(peer);
             warn!(code, rule, section, %peer, "frames refused: {error}");
         }
     }

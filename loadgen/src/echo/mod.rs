@@ -116,10 +116,7 @@ impl fmt::Display for Ending {
             }
             Self::Failed(error) => {
                 let (code, section) = (error.close_code(), error.section());
-                write!(
-                    f,
-                    "closed with {code}, for the server broke a rule: {error} (RFC 6455 {section})"
-                )
+                write!(f, "closed with {code}, for the server broke a rule: {error} ({section})")
             }
             Self::Lost(why) => write!(f, "lost: {why}"),
         }

@@ -9,6 +9,7 @@ pub mod close;
 pub mod connection;
 pub mod handshake;
 pub mod header;
+pub mod inflate;
 pub mod input;
 pub mod mask;
 pub mod model;
@@ -20,13 +21,14 @@ pub mod utf8;
 pub type Target = fn(&[u8]);
 
 /// Every target, under the name of its binary and of its folder in the corpus.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("request", request::target),
     ("response", response::target),
     ("handshake", handshake::target),
     ("header", header::target),
     ("connection", connection::target),
     ("close", close::target),
+    ("inflate", inflate::target),
     ("utf8", utf8::target),
     ("mask", mask::target),
 ];

@@ -105,6 +105,11 @@ fn close_target_passes_corpus_and_mutations() {
 }
 
 #[test]
+fn inflate_target_passes_corpus_and_mutations() {
+    over_corpus_and_mutations("inflate");
+}
+
+#[test]
 fn utf8_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("utf8");
 }

@@ -38,8 +38,7 @@ impl Client {
                 Ok(Some(Event::Close(close))) => return self.peer_closes(c.link, &close, out),
                 Ok(None) => return,
                 Err(error) => {
-                    let detail =
-                        format!("broke the protocol: {error} (RFC 6455 {})", error.section());
+                    let detail = format!("broke the protocol: {error} ({})", error.section());
                     self.outgoing.close(Some(error.close_code()), out);
                     self.tally.errors.protocol += 1;
                     return self.end(c.link, detail, out);
