@@ -8,7 +8,7 @@ use httparse::Header;
 use thiserror::Error;
 
 pub use super::HeadLimits;
-use super::field::{self, Single};
+use super::field::{self, Single, quoted};
 use super::{accept_key, head};
 
 /// The request of an opening handshake.
@@ -369,21 +369,6 @@ fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), Res
             Err(ResponseError::UnofferedSubprotocol { name: "more than one".into() })
         }
     }
-}
-
-/// Returns the server's text for display: control characters and all non-ASCII characters are
-/// escaped. At most 200 characters long.
-fn quoted(value: &[u8]) -> String {
-    const LONGEST: usize = 200;
-    let mut shown = String::new();
-    for byte in field::trim(value) {
-        let escaped = byte.escape_ascii();
-        if shown.len() + escaped.len() > LONGEST - "...".len() {
-            return shown + "...";
-        }
-        shown.extend(escaped.map(char::from));
-    }
-    shown
 }
 
 /// Returns the end of a sentence about a refusal.

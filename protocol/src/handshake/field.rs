@@ -56,6 +56,21 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
+/// Returns the peer's text for display: control characters and all non-ASCII characters are
+/// escaped. At most 200 characters long.
+pub(super) fn quoted(value: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let mut shown = String::new();
+    for byte in trim(value) {
+        let escaped = byte.escape_ascii();
+        if shown.len() + escaped.len() > LONGEST - "...".len() {
+            return shown + "...";
+        }
+        shown.extend(escaped.map(char::from));
+    }
+    shown
+}
+
 /// Returns whether this is a token (RFC 9110 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
