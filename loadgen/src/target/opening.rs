@@ -36,6 +36,7 @@ impl HandshakeRequest {
             nonce,
             origin,
             subprotocols: &self.offers(),
+            deflate: None,
             headers: &headers,
         })
     }
@@ -90,7 +91,7 @@ impl Opening {
             return Ok(None);
         };
         let (head, content) = (&all[found.clone()], &all[found.end..]);
-        check_response(head, &self.nonce, &request.offers()).map_err(|error| {
+        check_response(head, &self.nonce, &request.offers(), None).map_err(|error| {
             // The content is the server's own explanation.
             let said = quoted(&String::from_utf8_lossy(content));
             let colon = if said.is_empty() { "" } else { ": " };

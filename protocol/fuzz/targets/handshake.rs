@@ -22,6 +22,7 @@ pub fn target(data: &[u8]) {
         nonce: *b"the sample nonce",
         origin: Some(origin).filter(|origin| !origin.is_empty()),
         subprotocols: &subprotocols,
+        deflate: None,
         headers: &headers,
     });
 }
@@ -42,7 +43,8 @@ fn check(request: &Request<'_>) {
             assert_eq!(accepted.target(), request.target);
             assert_eq!(accepted.host(), request.host);
             assert_eq!(accepted.origin(), origin(request));
-            check_response(accepted.response(), &request.nonce, request.subprotocols).unwrap();
+            check_response(accepted.response(), &request.nonce, request.subprotocols, None)
+                .unwrap();
         }
     }
 }

@@ -102,7 +102,7 @@ pub fn check_refusal(refusal: &Refusal, to_head: bool) {
     let end = find_response(&response, &mut 0, &HeadLimits::default()).unwrap().unwrap();
     let content = &response[end..];
     assert_eq!(content.is_empty(), to_head, "{}", response.escape_ascii());
-    match check_response(&response[..end], &[0; 16], &[]) {
+    match check_response(&response[..end], &[0; 16], &[], None) {
         Err(ResponseError::Status { status, .. }) => assert_eq!(status, refusal.status()),
         other => panic!("{other:?} instead of {refusal:?}"),
     }

@@ -50,14 +50,17 @@ fn skip_interim(bytes: &[u8], limits: &HeadLimits) {
 }
 
 fn check(head: &[u8], subprotocols: &[&str]) {
-    match check_response(head, &NONCE, subprotocols) {
+    match check_response(head, &NONCE, subprotocols, None) {
         Err(error) => check_error(&error),
-        Ok(()) => assert!(head.windows(ACCEPT.len()).any(|window| window == ACCEPT)),
+        Ok(parameters) => {
+            assert_eq!(parameters, None);
+            assert!(head.windows(ACCEPT.len()).any(|window| window == ACCEPT));
+        }
     }
 }
 
 /// Checks that quoted text of the server may be shown on a terminal.
-fn check_error(error: &ResponseError) {
+pub fn check_error(error: &ResponseError) {
     assert!(!error.rule().is_empty());
     let shown = error.to_string();
     assert!(!shown.contains(char::is_control) && shown.is_ascii(), "{shown:?}");

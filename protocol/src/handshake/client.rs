@@ -8,6 +8,7 @@ use httparse::Header;
 use thiserror::Error;
 
 pub use super::HeadLimits;
+use super::deflate::{self, AnswerError, Offer, Parameters};
 use super::field::{self, Single, quoted};
 use super::{accept_key, head};
 
@@ -24,6 +25,8 @@ pub struct Request<'a> {
     pub origin: Option<&'a str>,
     /// Subprotocols to offer, the preferred one first.
     pub subprotocols: &'a [&'a str],
+    /// Offer of permessage-deflate; `None` offers no extension.
+    pub deflate: Option<Offer>,
     /// Further fields, name and value.
     pub headers: &'a [(&'a str, &'a str)],
 }
@@ -61,6 +64,9 @@ impl Request<'_> {
         if !self.subprotocols.iter().all(|name| field::is_token(name.as_bytes())) {
             return fail("subprotocol", "it is a token: letters, digits and !#$%&'*+-.^_`|~");
         }
+        if self.deflate.is_some_and(|offer| !offer.is_valid()) {
+            return fail("deflate", "its windows have 8 to 15 bits");
+        }
         for (name, value) in self.headers {
             if !field::is_token(name.as_bytes()) || !is_field_value(value) {
                 return fail(
@@ -92,6 +98,9 @@ impl Request<'_> {
         }
         if !self.subprotocols.is_empty() {
             put(&["Sec-WebSocket-Protocol: ", &self.subprotocols.join(", "), "\r\n"]);
+        }
+        if let Some(offer) = self.deflate {
+            put(&["Sec-WebSocket-Extensions: ", &offer.encode(), "\r\n"]);
         }
         for (name, value) in self.headers {
             put(&[name, ": ", value, "\r\n"]);
@@ -170,12 +179,24 @@ pub enum ResponseError {
     /// Sec-WebSocket-Accept does not belong to the request's key.
     #[error("the response's Sec-WebSocket-Accept does not belong to the request's key")]
     WrongAccept,
+    /// Sec-WebSocket-Extensions is not a list of extensions.
+    #[error("the response's Sec-WebSocket-Extensions is malformed: \"{value}\"")]
+    MalformedExtensions {
+        /// The field's value, escaped.
+        value: String,
+    },
     /// The response uses an extension that was not offered.
     #[error("the server uses an extension that was not offered: \"{name}\"")]
     UnofferedExtension {
-        /// The field's value, escaped.
+        /// The extension with its parameters, escaped.
         name: String,
     },
+    /// The response accepts the offered extension more than once.
+    #[error("the server accepts permessage-deflate more than once")]
+    RepeatedExtension,
+    /// The response accepts permessage-deflate with parameters that do not suit the offer.
+    #[error(transparent)]
+    Deflate(#[from] AnswerError),
     /// The response chooses a subprotocol that was not offered, or more than one.
     #[error("the server chose a subprotocol that was not offered: \"{name}\"")]
     UnofferedSubprotocol {
@@ -198,7 +219,10 @@ impl ResponseError {
             ResponseError::Connection => "connection",
             ResponseError::NoAccept => "no-accept",
             ResponseError::WrongAccept => "wrong-accept",
+            ResponseError::MalformedExtensions { .. } => "malformed-extensions",
             ResponseError::UnofferedExtension { .. } => "unoffered-extension",
+            ResponseError::RepeatedExtension => "repeated-extension",
+            ResponseError::Deflate(error) => error.rule(),
             ResponseError::UnofferedSubprotocol { .. } => "unoffered-subprotocol",
         }
     }
@@ -296,17 +320,19 @@ fn is_interim(head: &[u8]) -> bool {
     }
 }
 
-/// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered.
-/// The request offers no extension.
+/// Checks the response's head against the request: its `nonce`, and the `subprotocols` and the
+/// `deflate` it offered. Returns the parameters of permessage-deflate; `None`: the server declined
+/// it, or it was not offered.
 ///
 /// # Errors
 ///
-/// Returns the first rule of RFC 6455 4.1 that the response breaks.
+/// Returns the first rule of RFC 6455 4.1 or RFC 7692 7 that the response breaks.
 pub fn check_response(
     head: &[u8],
     nonce: &[u8; 16],
     subprotocols: &[&str],
-) -> Result<(), ResponseError> {
+    deflate: Option<&Offer>,
+) -> Result<Option<Parameters>, ResponseError> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(head) {
@@ -327,7 +353,9 @@ pub fn check_response(
     }
     check_switch(response.headers)?;
     check_accept(response.headers, nonce)?;
-    check_choices(response.headers, subprotocols)
+    let parameters = check_extensions(response.headers, deflate)?;
+    check_subprotocol(response.headers, subprotocols)?;
+    Ok(parameters)
 }
 
 fn check_switch(fields: &[Header<'_>]) -> Result<(), ResponseError> {
@@ -351,12 +379,32 @@ fn check_accept(fields: &[Header<'_>], nonce: &[u8; 16]) -> Result<(), ResponseE
     }
 }
 
-/// Checks that the server chose only among the offers (RFC 6455 4.1, points 5 and 6).
-fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), ResponseError> {
-    let mut extensions = field::values(fields, "Sec-WebSocket-Extensions");
-    if let Some(name) = extensions.find(|value| field::elements(value).next().is_some()) {
-        return Err(ResponseError::UnofferedExtension { name: quoted(name) });
+/// Checks that the server uses at most the extension that was offered (RFC 6455 4.1, point 5), and
+/// within the offer.
+fn check_extensions(
+    fields: &[Header<'_>],
+    offer: Option<&Offer>,
+) -> Result<Option<Parameters>, ResponseError> {
+    let mut parameters = None;
+    for line in field::values(fields, "Sec-WebSocket-Extensions") {
+        for extension in field::extensions(line) {
+            let Ok(extension) = extension else {
+                return Err(ResponseError::MalformedExtensions { value: quoted(line) });
+            };
+            let Some(offer) = offer.filter(|_| extension.name == deflate::NAME.as_bytes()) else {
+                return Err(ResponseError::UnofferedExtension { name: quoted(extension.text) });
+            };
+            if parameters.is_some() {
+                return Err(ResponseError::RepeatedExtension);
+            }
+            parameters = Some(offer.check(&extension)?);
+        }
     }
+    Ok(parameters)
+}
+
+/// Checks that the server chose at most one of the offered subprotocols (RFC 6455 4.1, point 6).
+fn check_subprotocol(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), ResponseError> {
     match field::single(fields, "Sec-WebSocket-Protocol") {
         Single::Missing => Ok(()),
         Single::One(name)

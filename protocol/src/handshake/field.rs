@@ -46,11 +46,16 @@ pub(super) fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns the value without the optional white space around it (RFC 9110 5.6.3).
-pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = bytes {
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
+    while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
-    while let [rest @ .., b' ' | b'\t'] = bytes {
+    bytes
+}
+
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
     bytes
@@ -98,59 +103,130 @@ pub(super) fn count_tokens(list: &[u8]) -> Option<usize> {
     elements(list).map(|element| is_token(element).then_some(1)).sum()
 }
 
-/// Returns the number of extensions with parameters in a list (RFC 6455 9.1): `token *( ";" token [
-/// "=" ( token / quoted-string ) ] )`. `None`: it has anything else.
+/// Returns the number of extensions in a list. `None`: it has anything else.
 pub(super) fn count_extensions(list: &[u8]) -> Option<usize> {
-    let mut rest = trim(list);
-    let mut extensions = 0;
-    while !rest.is_empty() {
-        if let [b',', after @ ..] = rest {
-            rest = trim(after);
-            continue;
-        }
-        let after = after_extension(rest)?;
-        extensions += 1;
-        rest = match trim(after) {
-            [b',', after @ ..] => trim(after),
-            [] => &[],
-            _ => return None,
-        };
-    }
-    Some(extensions)
+    extensions(list).map(|extension| extension.is_ok().then_some(1)).sum()
 }
 
-/// Returns the rest of a list after one extension and its parameters.
-fn after_extension(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = trim(after_token(bytes)?);
-    while let [b';', parameter @ ..] = rest {
-        rest = trim(after_token(trim(parameter))?);
-        if let [b'=', value @ ..] = rest {
-            rest = trim(after_value(trim(value))?);
-        }
-    }
-    Some(rest)
+/// Text that is not in the form that its field requires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// One extension of a list, with its parameters: `token *( ";" token [ "=" ( token / quoted-string
+/// ) ] )` (RFC 6455 9.1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extension<'a> {
+    /// Name, in the case in which it was sent.
+    pub(super) name: &'a [u8],
+    /// Name and parameters as they were sent.
+    pub(super) text: &'a [u8],
+    parameters: Parameters<'a>,
 }
 
-/// Returns the rest after a parameter's value, a token that may be quoted. A quoted value must be a
-/// token once unescaped.
-fn after_value(bytes: &[u8]) -> Option<&[u8]> {
-    let [b'"', quoted @ ..] = bytes else { return after_token(bytes) };
+impl<'a> Extension<'a> {
+    /// Returns the parameters in their order; they have been checked with the extension.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = Parameter<'a>> {
+        self.parameters.map_while(Result::ok)
+    }
+}
+
+/// One parameter of an extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parameter<'a> {
+    /// Name, in the case in which it was sent.
+    pub(super) name: &'a [u8],
+    pub(super) value: Option<Value<'a>>,
+}
+
+/// Value of a parameter: a token, which may have been quoted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    /// The token, or the text between the quotation marks.
+    text: &'a [u8],
+}
+
+impl<'a> Value<'a> {
+    /// Returns the token. A backslash is no part of a token, so every one of them is an escape.
+    pub(super) fn token(&self) -> impl Iterator<Item = u8> + use<'a> {
+        self.text.iter().copied().filter(|&byte| byte != b'\\')
+    }
+}
+
+/// Returns the extensions of a list; empty elements are allowed and skipped (RFC 9110 5.6.1.2).
+/// The first malformed one is the last item.
+pub(super) fn extensions(list: &[u8]) -> impl Iterator<Item = Result<Extension<'_>, Malformed>> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let skipped = rest.iter().take_while(|&&byte| b" \t,".contains(&byte)).count();
+        let list = &std::mem::take(&mut rest)[skipped..];
+        if list.is_empty() {
+            return None;
+        }
+        let Some((extension, after)) = split_extension(list) else { return Some(Err(Malformed)) };
+        rest = after;
+        Some(Ok(extension))
+    })
+}
+
+/// Splits the first extension off a list.
+fn split_extension(list: &[u8]) -> Option<(Extension<'_>, &[u8])> {
+    let (name, after_name) = split_token(list)?;
+    let parameters = Parameters { rest: after_name };
+    let mut unread = parameters;
+    unread.try_for_each(|parameter| parameter.map(drop)).ok()?;
+    let rest = trim_start(unread.rest);
+    let text = trim(&list[..list.len() - rest.len()]);
+    matches!(rest, [] | [b',', ..]).then_some((Extension { name, text, parameters }, rest))
+}
+
+/// Iterator over parameters; it stops before anything that does not begin with a semicolon.
+#[derive(Clone, Copy, Debug)]
+struct Parameters<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = Result<Parameter<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [b';', parameter @ ..] = trim_start(self.rest) else { return None };
+        let split = split_parameter(trim_start(parameter));
+        self.rest = split.map(|(_, rest)| rest).unwrap_or_default();
+        Some(split.map(|(parameter, _)| parameter).ok_or(Malformed))
+    }
+}
+
+fn split_parameter(text: &[u8]) -> Option<(Parameter<'_>, &[u8])> {
+    let (name, rest) = split_token(text)?;
+    let [b'=', value @ ..] = trim_start(rest) else {
+        return Some((Parameter { name, value: None }, rest));
+    };
+    let (value, rest) = split_value(trim_start(value))?;
+    Some((Parameter { name, value: Some(value) }, rest))
+}
+
+/// Splits a parameter's value off. A quoted one must be a token once unescaped.
+fn split_value(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
+    let [b'"', quoted @ ..] = text else {
+        return split_token(text).map(|(text, rest)| (Value { text }, rest));
+    };
     let mut rest = quoted;
-    let mut len = 0;
     loop {
         rest = match rest {
-            [b'"', after @ ..] => return (len > 0).then_some(after),
+            [b'"', after @ ..] => {
+                let text = &quoted[..quoted.len() - rest.len()];
+                return (!text.is_empty()).then_some((Value { text }, after));
+            }
             [b'\\', escaped, after @ ..] if is_token_byte(*escaped) => after,
             [plain, after @ ..] if is_token_byte(*plain) => after,
             _ => return None,
         };
-        len += 1;
     }
 }
 
-fn after_token(bytes: &[u8]) -> Option<&[u8]> {
-    let len = bytes.iter().take_while(|&&byte| is_token_byte(byte)).count();
-    (len > 0).then(|| &bytes[len..])
+fn split_token(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = text.iter().take_while(|&&byte| is_token_byte(byte)).count();
+    (len > 0).then(|| text.split_at(len))
 }
 
 #[cfg(test)]
@@ -234,5 +310,40 @@ mod tests {
         for list in bad {
             assert!(count_extensions(list).is_none_or(|n| n == 0), "{}", list.escape_ascii());
         }
+    }
+
+    /// Returns the extensions of a list in a plain form: names, and parameters with their values.
+    fn read(list: &[u8]) -> Vec<String> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let plain = |extension: Extension<'_>| {
+            let parameters = extension.parameters().map(|parameter| {
+                let value = parameter.value.map(|value| text(&value.token().collect::<Vec<_>>()));
+                format!(";{}{}", text(parameter.name), value.map_or("".into(), |v| format!("={v}")))
+            });
+            std::iter::once(text(extension.name)).chain(parameters).collect()
+        };
+        extensions(list).map(|extension| extension.map_or("malformed".into(), plain)).collect()
+    }
+
+    #[test]
+    fn extensions_have_names_and_parameters_with_values() {
+        assert_eq!(read(b"a"), ["a"]);
+        assert_eq!(read(b"\ta ;b\t= c ;\td , ,e;f=\"g\" ,"), ["a;b=c;d", "e;f=g"]);
+        assert_eq!(read(b"A; b=\"\\1\\0\"; b"), ["A;b=10;b"], "neither case nor repeats matter");
+        assert_eq!(read(b",\t ,"), [""; 0]);
+    }
+
+    #[test]
+    fn extensions_end_with_the_first_malformed_one() {
+        assert_eq!(read(b"a;b, c d, e"), ["a;b", "malformed"]);
+        assert_eq!(read(b"a, ;b, c"), ["a", "malformed"]);
+        assert_eq!(read(b"a;b=\"c,d\", e"), ["malformed"]);
+    }
+
+    #[test]
+    fn extension_keeps_its_text() {
+        let list = b" a ; b = \"c\" ,d;e=f\t";
+        let found: Vec<_> = extensions(list).map(|extension| extension.unwrap().text).collect();
+        assert_eq!(found, [&b"a ; b = \"c\""[..], b"d;e=f"]);
     }
 }

@@ -1,6 +1,7 @@
 //! The opening handshake (RFC 6455 4), on HTTP/1.1 (RFC 9112), for both ends.
 
 pub mod client;
+pub mod deflate;
 mod field;
 mod head;
 pub mod server;

@@ -7,6 +7,7 @@ use httparse::Header;
 use thiserror::Error;
 
 pub use super::HeadLimits;
+use super::deflate::{Parameters, ServerPolicy, Stated};
 use super::field::{self, Single};
 use super::{accept_key, head};
 
@@ -146,6 +147,7 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
         host: authority.unwrap_or(host).to_owned(),
         origin: check_origin(fields)?.map(str::to_owned),
         subprotocols: offered_subprotocols(fields),
+        deflate_offer: offered_deflate(fields),
         response: switching_protocols(key),
     })
 }
@@ -264,6 +266,13 @@ fn offered_subprotocols(fields: &[Header<'_>]) -> Vec<String> {
     offered.map(|token| String::from_utf8_lossy(token).into_owned()).collect()
 }
 
+/// Returns the first valid offer of permessage-deflate in a request with valid lists: the one that
+/// the client prefers (RFC 7692 5). Offers whose parameters are invalid are declined (RFC 7692 7).
+fn offered_deflate(fields: &[Header<'_>]) -> Option<Stated> {
+    let lines = field::values(fields, "Sec-WebSocket-Extensions");
+    lines.flat_map(field::extensions).flatten().find_map(|extension| Stated::read_offer(&extension))
+}
+
 /// Returns the Origin, of which there may be one, in visible ASCII (RFC 6454 7).
 fn check_origin<'a>(fields: &'a [Header<'a>]) -> Result<Option<&'a str>, Refusal> {
     match field::single(fields, "Origin") {
@@ -287,14 +296,16 @@ fn switching_protocols(key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A valid opening handshake. Extensions are declined, and so are subprotocols without
-/// [`select_subprotocol`](Accepted::select_subprotocol).
+/// A valid opening handshake. Subprotocols are declined without
+/// [`select_subprotocol`](Accepted::select_subprotocol), and permessage-deflate without
+/// [`accept_deflate`](Accepted::accept_deflate). Other extensions are always declined.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     target: String,
     host: String,
     origin: Option<String>,
     subprotocols: Vec<String>,
+    deflate_offer: Option<Stated>,
     response: Vec<u8>,
 }
 
@@ -320,16 +331,31 @@ impl Accepted {
     /// 6455 4.2.2).
     pub fn select_subprotocol(&mut self, is_known: impl Fn(&str) -> bool) -> Option<&str> {
         let chosen = self.subprotocols.iter().find(|offered| is_known(offered))?;
-        let before_empty_line = self.response.len() - 2;
-        let field = format!("Sec-WebSocket-Protocol: {chosen}\r\n");
-        self.response.splice(before_empty_line..before_empty_line, field.into_bytes());
+        add_field(&mut self.response, &format!("Sec-WebSocket-Protocol: {chosen}"));
         Some(chosen)
+    }
+
+    /// Accepts permessage-deflate if the client offers it, and names the parameters in the answer
+    /// (RFC 7692 5.1). The client's first valid offer counts, and `policy` chooses within it.
+    ///
+    /// Returns what both ends have agreed on. `None`: there is no valid offer, or an earlier call
+    /// has accepted it; then the answer stays as it is.
+    pub fn accept_deflate(&mut self, policy: &ServerPolicy) -> Option<Parameters> {
+        let (parameters, answer) = policy.accept(&self.deflate_offer.take()?);
+        add_field(&mut self.response, &format!("Sec-WebSocket-Extensions: {answer}"));
+        Some(parameters)
     }
 
     /// The complete 101 answer.
     pub fn response(&self) -> &[u8] {
         &self.response
     }
+}
+
+/// Adds a line to a complete head.
+fn add_field(head: &mut Vec<u8>, line: &str) {
+    let empty_line = head.len() - 2;
+    head.splice(empty_line..empty_line, line.bytes().chain(*b"\r\n"));
 }
 
 /// Reason for refusing an opening handshake, and the HTTP answer. It has no bytes of the client,

@@ -6,6 +6,7 @@ use protocol::handshake::client::{FinalResponse, MAX_INTERIM_RESPONSES};
 use protocol::handshake::client::{
     Request, RequestError, ResponseError, check_response, find_response,
 };
+use protocol::handshake::deflate::{Offer, Parameters};
 use protocol::handshake::server::{Accepted, Refusal, answer, find_head};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, target: 8 << 10, fields: 100 };
@@ -19,12 +20,12 @@ const GOOD: [&str; 6] = [
     "Sec-WebSocket-Version: 13",
 ];
 
-fn head(lines: &[&str]) -> Vec<u8> {
+pub(crate) fn head(lines: &[&str]) -> Vec<u8> {
     format!("{}\r\n\r\n", lines.join("\r\n")).into_bytes()
 }
 
 /// Returns the good request with further lines.
-fn with(more: &[&str]) -> Vec<u8> {
+pub(crate) fn with(more: &[&str]) -> Vec<u8> {
     head(&[&GOOD, more].concat())
 }
 
@@ -49,7 +50,7 @@ fn serve(bytes: &[u8], limits: &HeadLimits) -> Result<Accepted, Refusal> {
     answer(&bytes[..len], limits)
 }
 
-fn accepts(bytes: &[u8]) -> Accepted {
+pub(crate) fn accepts(bytes: &[u8]) -> Accepted {
     serve(bytes, &LIMITS).unwrap_or_else(|refusal| panic!("{refusal:?}: {}", bytes.escape_ascii()))
 }
 
@@ -478,9 +479,9 @@ fn refusals_are_complete_http_answers() {
     }
 }
 
-const NONCE: [u8; 16] = *b"the sample nonce";
+pub(crate) const NONCE: [u8; 16] = *b"the sample nonce";
 
-const SWITCH: [&str; 4] = [
+pub(crate) const SWITCH: [&str; 4] = [
     "HTTP/1.1 101 Switching Protocols",
     "Upgrade: websocket",
     "Connection: Upgrade",
@@ -488,25 +489,25 @@ const SWITCH: [&str; 4] = [
 ];
 
 /// Checks the good response with the line that starts with `name` replaced, or left out.
-fn check(name: &str, line: Option<&str>) -> Result<(), ResponseError> {
+fn check(name: &str, line: Option<&str>) -> Result<Option<Parameters>, ResponseError> {
     let lines: Vec<&str> = SWITCH
         .iter()
         .filter_map(|&good| if good.starts_with(name) { line } else { Some(good) })
         .collect();
-    check_response(&head(&lines), &NONCE, &["chat", "superchat"])
+    check_response(&head(&lines), &NONCE, &["chat", "superchat"], None)
 }
 
-fn check_with(more: &[&str]) -> Result<(), ResponseError> {
-    check_response(&head(&[&SWITCH, more].concat()), &NONCE, &["chat", "superchat"])
+fn check_with(more: &[&str]) -> Result<Option<Parameters>, ResponseError> {
+    check_response(&head(&[&SWITCH, more].concat()), &NONCE, &["chat", "superchat"], None)
 }
 
 #[test]
 fn client_accepts_the_response_of_rfc6455_1_3() {
-    assert_eq!(check_with(&[]), Ok(()));
-    assert_eq!(check_with(&["Sec-WebSocket-Protocol: chat"]), Ok(()));
-    assert_eq!(check_with(&["Sec-WebSocket-Extensions:"]), Ok(()));
-    assert_eq!(check("Connection", Some("connection: keep-alive, UPGRADE")), Ok(()));
-    assert_eq!(check("Upgrade", Some("upgrade: WebSocket")), Ok(()));
+    assert_eq!(check_with(&[]), Ok(None));
+    assert_eq!(check_with(&["Sec-WebSocket-Protocol: chat"]), Ok(None));
+    assert_eq!(check_with(&["Sec-WebSocket-Extensions:"]), Ok(None));
+    assert_eq!(check("Connection", Some("connection: keep-alive, UPGRADE")), Ok(None));
+    assert_eq!(check("Upgrade", Some("upgrade: WebSocket")), Ok(None));
 }
 
 #[test]
@@ -547,6 +548,8 @@ fn client_refuses_missing_repeated_and_wrong_accept() {
 fn client_refuses_what_it_did_not_offer() {
     let extension = check_with(&["Sec-WebSocket-Extensions: permessage-deflate"]).unwrap_err();
     assert_eq!(extension, ResponseError::UnofferedExtension { name: "permessage-deflate".into() });
+    let malformed = check_with(&["Sec-WebSocket-Extensions: a b"]).unwrap_err();
+    assert_eq!(malformed, ResponseError::MalformedExtensions { value: "a b".into() });
     for name in ["other", "Chat", "chat, superchat", ""] {
         let line = format!("Sec-WebSocket-Protocol: {name}");
         let expected = ResponseError::UnofferedSubprotocol { name: name.into() };
@@ -570,7 +573,7 @@ fn client_refuses_non_http_at_once_and_endless_heads() {
 }
 
 fn status_with(line: &str, field: &str) -> String {
-    check_response(&head(&[line, field]), &NONCE, &[]).unwrap_err().to_string()
+    check_response(&head(&[line, field]), &NONCE, &[], None).unwrap_err().to_string()
 }
 
 #[test]
@@ -591,7 +594,7 @@ fn bounds_what_it_quotes_of_the_server() {
     for field in fields.map(|name| format!("{name}: {long}")) {
         let status = if field.starts_with("Location") { "HTTP/1.1 301 x" } else { SWITCH[0] };
         let lines = [&[status], &SWITCH[1..], &[&field]].concat();
-        let said = check_response(&head(&lines), &NONCE, &[]).unwrap_err().to_string();
+        let said = check_response(&head(&lines), &NONCE, &[], None).unwrap_err().to_string();
         assert!(said.len() < 300 && said.contains("..."), "{} characters", said.len());
     }
     let reason = status_with(&format!("HTTP/1.1 500 {}", "a".repeat(3000)), "X: y");
@@ -623,7 +626,7 @@ fn skips_interim_responses() {
         let bytes = [&before[..], &switch, b"\x81\x00"].concat();
         let found = find_final(&bytes).unwrap().unwrap();
         assert_eq!(found, before.len()..before.len() + switch.len());
-        assert_eq!(check_response(&bytes[found], &NONCE, &[]), Ok(()));
+        assert_eq!(check_response(&bytes[found], &NONCE, &[], None), Ok(None));
         assert_eq!(find_final(&before), Ok(None), "the answer is still to come");
     }
 }
@@ -663,6 +666,7 @@ fn request_check_names_the_part_that_is_wrong() {
         nonce: NONCE,
         origin: Some("http://a"),
         subprotocols: &["chat"],
+        deflate: Some(Offer::default()),
         headers: &[("X-A", "b c")],
     };
     assert_eq!(good.check(), Ok(()));
@@ -675,6 +679,14 @@ fn request_check_names_the_part_that_is_wrong() {
     }
     assert_eq!(part(Request { origin: Some("a\nb"), ..good }), Err("origin"));
     assert_eq!(part(Request { subprotocols: &["a b"], ..good }), Err("subprotocol"));
+    for bits in (0..8).chain(16..=u8::MAX) {
+        for offer in [
+            Offer { server_max_window_bits: Some(bits), ..Offer::default() },
+            Offer { client_max_window_bits: Some(bits), ..Offer::default() },
+        ] {
+            assert_eq!(part(Request { deflate: Some(offer), ..good }), Err("deflate"));
+        }
+    }
     for header in
         [("X A", "b"), ("", "b"), ("X-A", "b\r\nY: z"), ("host", "h"), ("sec-websocket-key", "k")]
     {
@@ -694,13 +706,13 @@ proptest! {
     ) {
         let _ = find_head(&bytes, &mut 0, &LIMITS);
         let _ = answer(&bytes, &LIMITS);
-        let _ = check_response(&bytes, &NONCE, &[]);
+        let _ = check_response(&bytes, &NONCE, &[], None);
         let lines: Vec<&str> = std::iter::once(&line).chain(&fields).map(String::as_str).collect();
         let request = head(&lines);
         let _ = answer(&request, &LIMITS);
         let _ = find_response(&request, &mut 0, &LIMITS);
         let _ = FinalResponse::default().find(&request, &LIMITS);
-        let _ = check_response(&request, &NONCE, &[]);
+        let _ = check_response(&request, &NONCE, &[], None);
     }
 }
 

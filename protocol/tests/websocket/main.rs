@@ -8,6 +8,7 @@ mod examples;
 mod frames;
 mod handshake;
 mod limits;
+mod negotiation;
 mod pair;
 mod reader;
 mod rejects;

@@ -17,6 +17,7 @@ fn handshake_of_both_ends_agrees_byte_by_byte() {
         nonce,
         origin: Some("http://example.com"),
         subprotocols: &["chat", "superchat"],
+        deflate: None,
         headers: &[("User-Agent", "test")],
     };
     request.check().unwrap();
@@ -38,7 +39,7 @@ fn handshake_of_both_ends_agrees_byte_by_byte() {
     let end = (0..=response.len())
         .find_map(|len| find_response(&response[..len], &mut scanned, &limits).unwrap());
     assert_eq!(end, Some(accepted.response().len()));
-    check_response(accepted.response(), &nonce, request.subprotocols).unwrap();
+    check_response(accepted.response(), &nonce, request.subprotocols, None).unwrap();
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn their_server() -> (WebSocket<Wire>, Wire) {
         nonce,
         origin: None,
         subprotocols: &[],
+        deflate: None,
         headers: &[],
     };
     let mut bytes = Vec::new();
@@ -106,7 +107,7 @@ fn their_server() -> (WebSocket<Wire>, Wire) {
     let response = wire.sent();
     let end = find_response(&response, &mut 0, &HeadLimits::default()).unwrap();
     assert_eq!(end, Some(response.len()));
-    check_response(&response, &nonce, &[]).unwrap();
+    check_response(&response, &nonce, &[], None).unwrap();
     (websocket, wire)
 }
 

@@ -509,8 +509,15 @@ fn answers(url: &Url, at: SocketAddr) -> bool {
 fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let nonce = *b"is anybody there";
     let (host, target) = (&url.host_field(), &url.target);
-    let request =
-        handshake::Request { host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
+    let request = handshake::Request {
+        host,
+        target,
+        nonce,
+        origin: None,
+        subprotocols: &[],
+        deflate: None,
+        headers: &[],
+    };
     let (mut bytes, mut response) = (Vec::new(), handshake::FinalResponse::default());
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
@@ -521,7 +528,7 @@ fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
         bytes.extend_from_slice(&piece[..len]);
         let head = response.find(&bytes, &HeadLimits::default()).map_err(io::Error::other)?;
         if let Some(head) = head {
-            return Ok(handshake::check_response(&bytes[head], &nonce, &[]).is_ok());
+            return Ok(handshake::check_response(&bytes[head], &nonce, &[], None).is_ok());
         }
         if len == 0 {
             return Ok(false);
