@@ -7,6 +7,7 @@
 
 pub mod close;
 pub mod connection;
+pub mod deflate_negotiation;
 pub mod handshake;
 pub mod header;
 pub mod inflate;
@@ -25,6 +26,7 @@ pub const ALL: [(&str, Target); 9] = [
     ("request", request::target),
     ("response", response::target),
     ("handshake", handshake::target),
+    ("deflate_negotiation", deflate_negotiation::target),
     ("header", header::target),
     ("connection", connection::target),
     ("close", close::target),

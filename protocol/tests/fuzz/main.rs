@@ -90,6 +90,11 @@ fn handshake_target_passes_corpus_and_mutations() {
 }
 
 #[test]
+fn deflate_negotiation_target_passes_corpus_and_mutations() {
+    over_corpus_and_mutations("deflate_negotiation");
+}
+
+#[test]
 fn header_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("header");
 }

@@ -1,7 +1,7 @@
 //! Inputs mutated from stored ones by a seeded generator: the same for the same seed and corpus.
 
 /// Bytes with a meaning in the protocols.
-const TOKENS: [&[u8]; 28] = [
+const TOKENS: [&[u8]; 33] = [
     b"\x81\x80\0\0\0\0",
     b"\x81\x00",
     b"\x01\x84\0\0\0\0text",
@@ -30,6 +30,11 @@ const TOKENS: [&[u8]; 28] = [
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",
     b"Sec-WebSocket-Extensions: a; b=\"c\"\r\n",
     b"Sec-WebSocket-Protocol: chat\r\n",
+    b", permessage-deflate",
+    b"; server_no_context_takeover",
+    b"; client_no_context_takeover",
+    b"; server_max_window_bits=15",
+    b"; client_max_window_bits=\"8\"",
 ];
 
 /// Bytes at a boundary of some rule.
