@@ -12,6 +12,7 @@ use engine::socket::{Congestion, url_authority};
 use engine::{EngineChoice, EngineKind, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
+use protocol::handshake::deflate::ServerPolicy;
 use tracing_subscriber::EnvFilter;
 
 use crate::admission::{Admission, Origins};
@@ -20,6 +21,7 @@ use crate::config::{
 };
 use crate::connection::Heartbeat;
 use crate::counted::counted;
+use crate::deflate::{DeflateEcho, DeflateSettings};
 use crate::error::ServeError;
 use crate::injected_cost::InjectedCost;
 use crate::limiter::AddressLimits;
@@ -32,6 +34,7 @@ use crate::{signals, version};
 const LISTENING: &str = "Listening";
 const WORKERS: &str = "Workers";
 const LIMITS: &str = "Limits (0 is off)";
+const COMPRESSION: &str = "Compression";
 const TIMES: &str = "Time limits (0 is off)";
 const URING: &str = "io_uring";
 const OUTPUT: &str = "Output";
@@ -165,6 +168,25 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB", help_heading = LIMITS)]
     high_water: usize,
 
+    /// Compress messages (permessage-deflate, RFC 7692): agree to it without context takeover, with
+    /// it where the client wants it, or decline.
+    #[arg(long, value_enum, default_value_t = Deflate::Off, help_heading = COMPRESSION)]
+    deflate: Deflate,
+
+    /// How compressed messages are echoed: as the client's compressor made them, checked, or
+    /// inflated and compressed again. Where the bytes that came would be invalid as an answer, they
+    /// are compressed again in any case.
+    #[arg(long, value_enum, default_value_t = Echo::Passthrough, help_heading = COMPRESSION)]
+    deflate_echo: Echo,
+
+    /// Largest window to agree to, in bits: 9 (512 bytes) to 15 (32 KiB).
+    #[arg(long, value_name = "BITS", default_value_t = 15, value_parser = clap::value_parser!(u8).range(9..=15), help_heading = COMPRESSION)]
+    deflate_window_bits: u8,
+
+    /// Memory of a compressor, from 1 to 9: 2^(N + 9) bytes beside its window.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=9), help_heading = COMPRESSION)]
+    deflate_memory_level: u8,
+
     /// Time limit of the opening handshake. Beyond it the connection gets a 408 and is dropped.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
     handshake_timeout: Duration,
@@ -262,6 +284,19 @@ impl From<Mode> for Protocol {
 enum Policy {
     Pause,
     Close,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Deflate {
+    Off,
+    On,
+    Takeover,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Echo {
+    Passthrough,
+    Recompress,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -511,8 +546,23 @@ impl Arguments {
                 idle_timeout: self.idle_timeout,
                 ping_interval: self.ping_interval,
             },
+            deflate: self.deflate(),
             burn: self.burn_per_message,
         }
+    }
+
+    fn deflate(&self) -> Option<DeflateSettings> {
+        let takeover = match self.deflate {
+            Deflate::Off => return None,
+            Deflate::On => false,
+            Deflate::Takeover => true,
+        };
+        let policy = ServerPolicy { takeover, max_window_bits: self.deflate_window_bits };
+        let echo = match self.deflate_echo {
+            Echo::Passthrough => DeflateEcho::Passthrough,
+            Echo::Recompress => DeflateEcho::Recompress,
+        };
+        Some(DeflateSettings { policy, echo, memory_level: self.deflate_memory_level })
     }
 
     fn admission(&self) -> Admission {

@@ -14,6 +14,7 @@ use protocol::handshake::HeadLimits;
 
 use crate::admission::Admission;
 use crate::connection::Heartbeat;
+use crate::deflate::DeflateSettings;
 use crate::error::ServeError;
 use crate::injected_cost::InjectedCost;
 use crate::limiter::AddressLimits;
@@ -99,13 +100,15 @@ pub struct EchoSettings {
     pub message_timeout: Duration,
     /// Pings and the idle timeout.
     pub heartbeat: Heartbeat,
+    /// Compression. `None`: it is declined.
+    pub deflate: Option<DeflateSettings>,
     /// CPU time to burn for each message. `None`: none.
     pub burn: Option<InjectedCost>,
 }
 
 impl Default for EchoSettings {
     /// The protocol crate's limits, every path, no rate limits, 5 s for a handshake, 2 min for a
-    /// message, and a ping after 30 s of silence.
+    /// message, a ping after 30 s of silence, and no compression.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
@@ -115,6 +118,7 @@ impl Default for EchoSettings {
             handshake_timeout: Duration::from_secs(5),
             message_timeout: Duration::from_secs(120),
             heartbeat: Heartbeat { ping_interval: Duration::from_secs(30), ..Heartbeat::default() },
+            deflate: None,
             burn: None,
         }
     }

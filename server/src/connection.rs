@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::Nanos;
 
+use crate::deflate::Compression;
 use crate::echo::Assembly;
 use crate::http::Head;
 use crate::rate::Usage;
@@ -25,10 +26,23 @@ pub struct Connection {
     is_stuck: bool,
     /// True once a ping was sent.
     pub(crate) was_pinged: bool,
+    /// Inflating of a message that waits for its turn.
+    pub(crate) parked: Parked,
 }
 
 const _: () =
     assert!(size_of::<Connection>() <= 64, "the engine keeps one of these for every connection");
+
+/// State of a connection with a message whose inflating goes on in later turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// No message waits.
+    No,
+    /// The connection is not read from until the message is echoed.
+    Yes,
+    /// The same, and the client has sent its FIN.
+    AtEof,
+}
 
 #[derive(Debug)]
 pub(crate) enum Stage {
@@ -46,15 +60,17 @@ pub(crate) struct Account {
     /// Address, port, and the zone of an IPv6 address.
     peer: Option<(IpAddr, u16, u32)>,
     pub(crate) usage: Usage,
-    /// End of a pause; [`Nanos::NEVER`] while the connection is read from.
+    /// End of a pause; [`Nanos::NEVER`] while no rate pauses the connection.
     pub(crate) paused_until: Nanos,
+    /// What the handshake agreed on; `None`: no compression.
+    pub(crate) compression: Option<Box<Compression>>,
     /// Time at which a deadline found the connection inside such a frame.
     stuck_since: Tick,
     /// Unsent bytes at the last check, saturated.
     unsent: u32,
 }
 
-const _: () = assert!(size_of::<Account>() <= 56, "every connection has one");
+const _: () = assert!(size_of::<Account>() <= 64, "every connection has one");
 
 impl Connection {
     pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
@@ -66,6 +82,7 @@ impl Connection {
             }),
             usage: Usage::default(),
             paused_until: Nanos::NEVER,
+            compression: None,
             stuck_since: heard,
             unsent: 0,
         };
@@ -78,6 +95,7 @@ impl Connection {
             unanswered: 0,
             is_stuck: false,
             was_pinged: false,
+            parked: Parked::No,
         }
     }
 
@@ -95,6 +113,11 @@ impl Connection {
             self.account.stuck_since = Tick::at(now);
         }
         self.account.stuck_since.until(now)
+    }
+
+    /// Returns the time since bytes last arrived.
+    pub(crate) fn silent(&self, now: Nanos) -> Duration {
+        self.heard.until(now)
     }
 
     /// Records that a frame has ended, or that its payload arrives.
@@ -158,7 +181,7 @@ impl Heartbeat {
         connection: &mut Connection,
         now: Nanos,
     ) -> (DeadlineAction, Option<Nanos>) {
-        let silent = connection.heard.until(now);
+        let silent = connection.silent(now);
         let ping_due = self.ping_interval * (u32::from(connection.unanswered) + 1);
         let pings = !self.ping_interval.is_zero() && silent >= ping_due;
         if !self.idle_timeout.is_zero() && silent >= self.idle_timeout {

@@ -14,6 +14,8 @@
 //! first, with room for the reply's header in front. Its memory follows what has arrived, never a
 //! declared length.
 
+mod compressed;
+
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -24,6 +26,10 @@ use protocol::{
     Chunk, Close, Connection, Event, Limits, MessageKind, Opcode, ProtocolError, encode_close,
     encode_control, server_header_len, write_server_header_before,
 };
+
+use self::compressed::{Inflation, TURN_WORK};
+use crate::deflate::{Compression, Deflate};
+use crate::stats::DeflateCounters;
 
 /// The longest header a server writes.
 const HEADER_ROOM: usize = 10;
@@ -37,6 +43,23 @@ pub(crate) enum Flow {
     Closed(Close),
     /// The other end sent this Close, and more behind it, which RFC 6455 5.5.1 forbids.
     ClosedAndSent(Close),
+    /// Inflating takes more work than a read may. What is left of the read is kept, and nothing may
+    /// be read before [`Echo::resume`] has continued.
+    Parked,
+}
+
+/// Connection as the transform sees it.
+#[derive(Debug)]
+pub(crate) struct Peer<'a> {
+    pub(crate) socket: &'a mut Connection,
+    pub(crate) assembly: &'a mut Assembly,
+    pub(crate) compression: &'a mut Option<Box<Compression>>,
+}
+
+impl Peer<'_> {
+    fn compression(&mut self) -> &mut Compression {
+        self.compression.as_mut().expect("the handshake agreed on it")
+    }
 }
 
 /// The transform, with what one worker keeps for it.
@@ -47,11 +70,41 @@ pub(crate) struct Echo {
     /// Pings and pongs.
     controls: u64,
     assemblies: Assemblies,
+    deflate: Deflate,
+    deflated: DeflateCounters,
+    /// Work that may still be spent on inflating in this turn.
+    work_left: usize,
+    /// What a step inflates.
+    inflated: Vec<u8>,
 }
 
 impl Echo {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, messages: 0, controls: 0, assemblies: Assemblies::default() }
+    pub(crate) fn new(limits: Limits, deflate: Deflate) -> Self {
+        Self {
+            limits,
+            messages: 0,
+            controls: 0,
+            assemblies: Assemblies::default(),
+            deflate,
+            deflated: DeflateCounters::default(),
+            work_left: TURN_WORK,
+            inflated: Vec::new(),
+        }
+    }
+
+    /// Compressed messages so far.
+    pub(crate) fn deflated(&self) -> DeflateCounters {
+        self.deflated
+    }
+
+    /// Begins the next turn of the worker.
+    pub(crate) fn turn_end(&mut self) {
+        self.work_left = TURN_WORK;
+    }
+
+    /// Gives back memory of a connection that is silent.
+    pub(crate) fn rest(&mut self, compression: &mut Compression) {
+        compression.rest(&mut self.deflate);
     }
 
     /// Messages echoed so far.
@@ -71,27 +124,38 @@ impl Echo {
     }
 
     /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before
-    /// the fault has been echoed and nothing after it will be.
+    /// the fault has been echoed and nothing after it will be. `origin`: where
+    /// `input` lies.
     #[inline]
     pub(crate) fn read(
         &mut self,
-        socket: &mut Connection,
-        assembly: &mut Assembly,
+        mut peer: Peer<'_>,
         input: &mut [u8],
         mut at: usize,
+        origin: Input,
         out: &mut Output<'_>,
     ) -> Result<Flow, ProtocolError> {
-        let mut replies = Replies(at..at);
+        let mut replies = Replies { range: at..at, origin };
         let outcome = loop {
-            let done = match socket.next(&self.limits, input, &mut at) {
+            let done = match peer.socket.next(&self.limits, input, &mut at) {
+                Ok(Some(Event::Data(chunk))) if chunk.compressed => {
+                    match self.echo_compressed(&mut peer, chunk, input, &mut replies, out) {
+                        Ok(true) => Ok(()),
+                        Ok(false) => {
+                            self.keep(peer.assembly, BytesMut::from(&input[at..]), out);
+                            break Ok(Flow::Parked);
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
                 Ok(Some(Event::Data(chunk))) if chunk.is_whole() => {
-                    self.echo_in_place(socket, chunk, input, &mut replies)
+                    self.echo_in_place(peer.socket, chunk, input, &mut replies)
                 }
                 Ok(Some(Event::Data(chunk))) => {
-                    self.assemble(socket, assembly, chunk, input, &mut replies, out)
+                    self.assemble(&mut peer, chunk, input, &mut replies, out)
                 }
                 Ok(Some(Event::Ping(ping))) => {
-                    replies.flush(out);
+                    replies.flush(input, out);
                     self.answer(ping.payload(), out);
                     Ok(())
                 }
@@ -110,7 +174,7 @@ impl Echo {
                 break Err(error);
             }
         };
-        replies.flush(out);
+        replies.flush(input, out);
         outcome
     }
 
@@ -147,19 +211,19 @@ impl Echo {
 
     fn assemble(
         &mut self,
-        socket: &mut Connection,
-        assembly: &mut Assembly,
+        peer: &mut Peer<'_>,
         chunk: Chunk,
         input: &[u8],
         replies: &mut Replies,
         out: &mut Output<'_>,
     ) -> Result<(), ProtocolError> {
         let (kind, last) = (chunk.kind, chunk.last);
-        socket.unmask_append(chunk, input, self.assemblies.open(assembly, out))?;
+        let message = self.assemblies.open(peer.assembly, out);
+        peer.socket.unmask_append(chunk, input, &mut message.buffer)?;
         if last {
             self.messages += 1;
-            replies.flush(out);
-            out.give(framed(self.assemblies.take(assembly), kind));
+            replies.flush(input, out);
+            out.give(framed(self.assemblies.take(peer.assembly), kind));
         }
         Ok(())
     }
@@ -179,9 +243,21 @@ impl Echo {
     }
 }
 
+/// Where the input of a read lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Input {
+    /// In the bytes of this call of the engine, which it can send from.
+    Received,
+    /// In memory of this handler.
+    Kept,
+}
+
 /// The range of the input that holds finished replies which are not handed to the engine yet.
 #[derive(Debug)]
-struct Replies(Range<usize>);
+struct Replies {
+    range: Range<usize>,
+    origin: Input,
+}
 
 impl Replies {
     /// Returns the index for the payload of the next reply: after the last reply, with room for a
@@ -189,25 +265,28 @@ impl Replies {
     /// than `lies`, because a client's header is longer than the server's.
     #[inline]
     fn payload_start(&self, lies: usize, header_len: usize) -> usize {
-        if self.0.is_empty() { lies } else { self.0.end + header_len }
+        if self.range.is_empty() { lies } else { self.range.end + header_len }
     }
 
     #[inline]
     fn add(&mut self, reply: Range<usize>) {
-        debug_assert!(reply.start >= self.0.end);
-        if self.0.is_empty() {
-            self.0 = reply;
+        debug_assert!(reply.start >= self.range.end);
+        if self.range.is_empty() {
+            self.range = reply;
         } else {
-            debug_assert_eq!(reply.start, self.0.end);
-            self.0.end = reply.end;
+            debug_assert_eq!(reply.start, self.range.end);
+            self.range.end = reply.end;
         }
     }
 
     /// Hands the replies to the engine, so that something else can stand behind them.
     #[inline]
-    fn flush(&mut self, out: &mut Output<'_>) {
-        out.echo(self.0.clone());
-        self.0.start = self.0.end;
+    fn flush(&mut self, input: &[u8], out: &mut Output<'_>) {
+        match self.origin {
+            Input::Received => out.echo(self.range.clone()),
+            Input::Kept => out.append(&input[self.range.clone()]),
+        }
+        self.range.start = self.range.end;
     }
 }
 
@@ -216,6 +295,17 @@ fn framed(mut buffer: BytesMut, kind: MessageKind) -> BytesMut {
     let len = buffer.len() - HEADER_ROOM;
     let start = write_server_header_before(&mut buffer, HEADER_ROOM, kind.opcode(), len);
     buffer.advance(start);
+    buffer
+}
+
+/// Takes a buffer that holds nothing but the room for a header.
+fn with_header_room(out: &mut Output<'_>) -> BytesMut {
+    let mut buffer = out.buffer();
+    // The last use moved the buffer's beginning behind the room its header did not need. Asking for
+    // more than is there moves it back; without that every use would shorten the buffer until it
+    // had to grow again.
+    let _ = buffer.try_reclaim(buffer.capacity() + 1);
+    buffer.extend_from_slice(&[0; HEADER_ROOM]);
     buffer
 }
 
@@ -256,22 +346,18 @@ struct Unfinished {
     /// Payload so far, after the room for the header.
     buffer: BytesMut,
     begun: Nanos,
+    /// State of a compressed message.
+    inflation: Option<Inflation>,
 }
 
 impl Assemblies {
-    /// The connection's buffer; at first one from the pool that holds nothing but the room for the
-    /// header.
-    fn open(&mut self, assembly: &mut Assembly, out: &mut Output<'_>) -> &mut BytesMut {
+    /// The connection's message, which begins here if it has none.
+    fn open(&mut self, assembly: &mut Assembly, out: &mut Output<'_>) -> &mut Unfinished {
         let place = *assembly.0.get_or_insert_with(|| {
-            let mut buffer = out.buffer();
-            // The last use moved the buffer's beginning behind the room its header did not need.
-            // Asking for more than is there moves it back; without that every use would shorten the
-            // buffer until it had to grow again.
-            let _ = buffer.try_reclaim(buffer.capacity() + 1);
-            buffer.extend_from_slice(&[0; HEADER_ROOM]);
-            self.insert(Unfinished { buffer, begun: out.now() })
+            let buffer = with_header_room(out);
+            self.insert(Unfinished { buffer, begun: out.now(), inflation: None })
         });
-        &mut self.unfinished[index(place)].buffer
+        &mut self.unfinished[index(place)]
     }
 
     fn insert(&mut self, message: Unfinished) -> NonZeroU32 {
@@ -286,10 +372,13 @@ impl Assemblies {
             .expect("fewer connections than 2^32")
     }
 
+    /// Ends the connection's message. Returns its buffer.
     fn take(&mut self, assembly: &mut Assembly) -> BytesMut {
         assembly.0.take().map_or_else(BytesMut::new, |place| {
             self.free.push(place);
-            std::mem::take(&mut self.unfinished[index(place)].buffer)
+            let message = &mut self.unfinished[index(place)];
+            message.inflation = None;
+            std::mem::take(&mut message.buffer)
         })
     }
 }

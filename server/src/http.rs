@@ -1,6 +1,7 @@
 //! Opening handshake of a connection (RFC 6455 4.2).
 
 use engine::Output;
+use protocol::handshake::deflate::Parameters;
 use protocol::handshake::server::{answer, find_head};
 
 use crate::admission::Rejection;
@@ -20,8 +21,13 @@ pub(crate) struct Head {
 pub(crate) enum HandshakeState {
     /// The head is incomplete, and is kept.
     Incomplete,
-    /// The request was answered with 101. Frames begin at this index of the read.
-    Open(usize),
+    /// The request was answered with 101.
+    Open {
+        /// Index of the read at which frames begin.
+        frames: usize,
+        /// Compression that the answer agrees to.
+        deflate: Option<Parameters>,
+    },
     /// A browser requested the page, and it was sent.
     Page,
 }
@@ -78,8 +84,10 @@ impl RequestContext<'_> {
         match answer(head, &self.settings.head) {
             Ok(mut request) => {
                 self.settings.admission.admit(&mut request, self.on_loopback)?;
+                let policy = self.settings.deflate.map(|settings| settings.policy);
+                let deflate = policy.and_then(|policy| request.accept_deflate(&policy));
                 out.append(request.response());
-                Ok(HandshakeState::Open(frames))
+                Ok(HandshakeState::Open { frames, deflate })
             }
             Err(refusal) if refusal.asks_for_no_upgrade() && asks_for_root(head) => {
                 out.append(self.page.response(!refusal.is_to_head()));

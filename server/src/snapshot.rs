@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use engine::{Counters, Load};
 
-use crate::stats::EchoCounters;
+use crate::stats::{DeflateCounters, EchoCounters};
 
 /// Metrics of a worker's handler.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,7 @@ pub(crate) struct WorkerMetrics {
     /// Refusals by rule.
     pub(crate) refusals: Vec<(&'static str, u64)>,
     pub(crate) closes: Closes,
+    pub(crate) deflate: DeflateCounters,
 }
 
 /// Counts of close codes, by the closing side.

@@ -14,6 +14,23 @@ pub struct EchoCounters {
     pub refused: u64,
 }
 
+/// Counters of compressed messages and of connections that agreed on compression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeflateCounters {
+    /// WebSockets whose handshake agreed on compression.
+    pub connections: u64,
+    /// Messages that were returned as they came.
+    pub passed: u64,
+    /// Messages that were inflated and compressed again.
+    pub recompressed: u64,
+    /// Messages that were returned without compression.
+    pub inflated: u64,
+    /// Bytes of compressed messages that were inflated.
+    pub bytes_in: u64,
+    /// Bytes that came out.
+    pub bytes_inflated: u64,
+}
+
 /// Sums over all workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {

@@ -1,18 +1,22 @@
 //! The WebSocket echo of a worker.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use engine::tls::TlsError;
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::close::{GOING_AWAY, POLICY_VIOLATION};
+use protocol::handshake::deflate::Parameters;
 use protocol::handshake::server::Refusal;
 use protocol::{Close, Opcode, ProtocolError};
 
 use crate::admission::{Rejection, is_on_loopback};
 use crate::config::EchoSettings;
-use crate::connection::{Connection, DeadlineAction, Stage};
-use crate::echo::{self, Echo, Flow};
+use crate::connection::{Connection, DeadlineAction, Parked, Stage};
+use crate::deflate::{Compression, Deflate};
+use crate::echo::{self, Echo, Flow, Input, Peer};
 use crate::http::{self, HandshakeState, RequestContext};
 use crate::injected_cost::CpuBurner;
 use crate::limiter::LimitReached;
@@ -20,7 +24,7 @@ use crate::page::Page;
 use crate::rate::{MAX_DEBT, RatePolicy};
 use crate::refusal::Refusals;
 use crate::snapshot::WorkerMetrics;
-use crate::stats::EchoCounters;
+use crate::stats::{DeflateCounters, EchoCounters};
 use crate::worker::{PUBLISH, Service, WorkerLifecycle};
 
 /// WebSocket echo of a worker (RFC 6455, the server's role).
@@ -45,8 +49,13 @@ pub struct WebSocketEcho {
     last_opened: Nanos,
     /// True if each listener is reached under a loopback address.
     on_loopback: Vec<bool>,
+    /// Connections with a message that is inflated in turns, the next one first.
+    parked: VecDeque<ConnId>,
     lifecycle: WorkerLifecycle,
 }
+
+/// Silence after which a connection with context takeover gives memory back.
+const REST: Duration = Duration::from_secs(30);
 
 impl WebSocketEcho {
     /// Creates an echo with these settings, for one worker.
@@ -56,8 +65,9 @@ impl WebSocketEcho {
     }
 
     pub(crate) fn with_lifecycle(settings: EchoSettings, lifecycle: WorkerLifecycle) -> Self {
+        let deflate = Deflate::new(settings.deflate.as_ref());
         let (echo, page) =
-            (Echo::new(settings.limits), Page::new(settings.admission.path.as_deref()));
+            (Echo::new(settings.limits, deflate), Page::new(settings.admission.path.as_deref()));
         let burner = settings.burn.map(CpuBurner::new);
         let (refusals, metrics, on_loopback) =
             (Refusals::default(), WorkerMetrics::default(), Vec::new());
@@ -76,6 +86,7 @@ impl WebSocketEcho {
             metrics,
             last_opened,
             on_loopback,
+            parked: VecDeque::new(),
             lifecycle,
         }
     }
@@ -90,6 +101,10 @@ impl WebSocketEcho {
         WorkerMetrics {
             echo_counters: self.echo_counters(),
             refusals: self.refusals.by_rule().to_vec(),
+            deflate: DeflateCounters {
+                connections: self.metrics.deflate.connections,
+                ..self.echo.deflated()
+            },
             ..self.metrics.clone()
         }
     }
@@ -116,19 +131,23 @@ impl WebSocketEcho {
     /// Continues to read a request. Kept out of the path of frames. Input of a refused connection
     /// is discarded.
     #[inline(never)]
-    fn handshake(&mut self, c: &mut Connection, bytes: &mut [u8], out: &mut Output<'_>) {
+    fn handshake(
+        &mut self,
+        id: ConnId,
+        c: &mut Connection,
+        bytes: &mut [u8],
+        out: &mut Output<'_>,
+    ) {
         let Stage::Handshake { head, listener } = &mut c.stage else { return };
         // An unknown listener, as in tests of the handler alone, counts as one on loopback.
         let on_loopback = self.on_loopback.get(usize::from(*listener)).copied().unwrap_or(true);
         let context = RequestContext { settings: &self.settings, page: &self.page, on_loopback };
         match http::read(head, context, bytes, out) {
             Ok(HandshakeState::Incomplete) => {}
-            Ok(HandshakeState::Open(frames)) => {
-                self.metrics.opened += 1;
-                c.stage = Stage::Open(protocol::Connection::new(protocol::Role::Server));
-                out.set_deadline(self.first_deadline(out.now()));
+            Ok(HandshakeState::Open { frames, deflate }) => {
+                self.open(c, deflate, out);
                 if frames < bytes.len() {
-                    self.frames(c, bytes, frames, out);
+                    self.frames(id, c, bytes, frames, out);
                 }
             }
             Ok(HandshakeState::Page) => {
@@ -137,6 +156,21 @@ impl WebSocketEcho {
             }
             Err(declined) => self.decline(c, &declined, out),
         }
+    }
+
+    fn open(&mut self, c: &mut Connection, deflate: Option<Parameters>, out: &mut Output<'_>) {
+        self.metrics.opened += 1;
+        let settings = self.settings.deflate.as_ref();
+        c.account.compression =
+            deflate.zip(settings).map(|(agreed, of)| Box::new(Compression::new(&agreed, of)));
+        let role = protocol::Role::Server;
+        c.stage = Stage::Open(if deflate.is_some() {
+            self.metrics.deflate.connections += 1;
+            protocol::Connection::with_deflate(role)
+        } else {
+            protocol::Connection::new(role)
+        });
+        out.set_deadline(self.first_deadline(c, out.now()));
     }
 
     #[cold]
@@ -149,16 +183,59 @@ impl WebSocketEcho {
     // ---- frames
 
     #[inline]
-    fn frames(&mut self, c: &mut Connection, bytes: &mut [u8], at: usize, out: &mut Output<'_>) {
-        let Stage::Open(socket) = &mut c.stage else { return };
+    fn frames(
+        &mut self,
+        id: ConnId,
+        c: &mut Connection,
+        bytes: &mut [u8],
+        at: usize,
+        out: &mut Output<'_>,
+    ) {
+        let flow = self.read(c, bytes, at, Input::Received, out);
+        if self.charges
+            && matches!(flow, Ok(Flow::Open | Flow::Parked))
+            && !self.charge(c, (bytes.len() - at) as u64, out)
+        {
+            return;
+        }
+        if self.follow(c, flow, out) {
+            c.parked = Parked::Yes;
+            self.parked.push_back(id);
+            out.pause();
+        }
+    }
+
+    #[inline]
+    fn read(
+        &mut self,
+        c: &mut Connection,
+        bytes: &mut [u8],
+        at: usize,
+        input: Input,
+        out: &mut Output<'_>,
+    ) -> Result<Flow, ProtocolError> {
+        let Stage::Open(socket) = &mut c.stage else { return Ok(Flow::Open) };
+        let compression = &mut c.account.compression;
+        let peer = Peer { socket, assembly: &mut c.assembly, compression };
         let arrivals = self.echo.arrivals();
-        let flow = self.echo.read(socket, &mut c.assembly, bytes, at, out);
+        let flow = self.echo.read(peer, bytes, at, input, out);
         if self.echo.arrivals() != arrivals {
             c.clear_stuck();
         }
+        flow
+    }
+
+    /// Does what the outcome of a read asks for. Returns whether the connection is parked.
+    #[inline]
+    fn follow(
+        &mut self,
+        c: &mut Connection,
+        flow: Result<Flow, ProtocolError>,
+        out: &mut Output<'_>,
+    ) -> bool {
         match flow {
-            Ok(Flow::Open) if self.charges => self.charge(c, (bytes.len() - at) as u64, out),
             Ok(Flow::Open) => {}
+            Ok(Flow::Parked) => return true,
             // A Pong to a ping may still follow the Close that the ping crossed.
             Ok(Flow::Closed(close)) if !c.was_pinged => {
                 self.answer_close(c, &close, CloseMode::Finish, out);
@@ -167,6 +244,50 @@ impl WebSocketEcho {
                 self.answer_close(c, &close, CloseMode::Flush, out);
             }
             Err(error) => self.fault(c, &error, out),
+        }
+        false
+    }
+
+    /// Gives a parked connection its turn. Returns whether it stays parked.
+    fn resume(&mut self, c: &mut Connection, out: &mut Output<'_>) -> bool {
+        let Stage::Open(socket) = &mut c.stage else { return false };
+        let compression = &mut c.account.compression;
+        let mut peer = Peer { socket, assembly: &mut c.assembly, compression };
+        let flow = match self.echo.resume(&mut peer, out) {
+            Ok(Some(mut input)) => self.read(c, &mut input, 0, Input::Kept, out),
+            Ok(None) => Ok(Flow::Parked),
+            Err(error) => Err(error),
+        };
+        // It was not read from, so nothing could arrive.
+        c.heard(out.now());
+        if self.charges && matches!(flow, Ok(Flow::Open | Flow::Parked)) && !self.charge(c, 0, out)
+        {
+            return false;
+        }
+        let is_open = matches!(flow, Ok(Flow::Open));
+        if self.follow(c, flow, out) {
+            return true;
+        }
+        let at_eof = std::mem::replace(&mut c.parked, Parked::No) == Parked::AtEof;
+        if is_open && at_eof {
+            self.finish(c, CloseMode::Flush, out);
+        } else if is_open && c.account.paused_until == Nanos::NEVER {
+            out.resume();
+        }
+        false
+    }
+
+    /// Gives one parked connection its turn, so that a turn of the worker stays short whatever is
+    /// sent to inflate.
+    #[cold]
+    fn resume_next(&mut self, w: &mut Worker<'_, Self>) {
+        let Some(id) = self.parked.pop_front() else { return };
+        // A connection that has ended meanwhile is skipped.
+        if w.with(id, |c, out| self.resume(c, out)) == Some(true) {
+            self.parked.push_back(id);
+        }
+        if !self.parked.is_empty() {
+            WorkerLifecycle::hurry(w);
         }
     }
 
@@ -185,23 +306,25 @@ impl WebSocketEcho {
     }
 
     /// Charges a read to its connection. The read has been answered whatever it costs; later input
-    /// has to wait.
+    /// has to wait. Returns false if the connection was closed.
     #[inline(never)]
-    fn charge(&mut self, c: &mut Connection, bytes: u64, out: &mut Output<'_>) {
+    fn charge(&mut self, c: &mut Connection, bytes: u64, out: &mut Output<'_>) -> bool {
         let arrivals = self.uncharged();
         if let Some(burner) = &mut self.burner {
             burner.burn(arrivals);
         }
         let now = out.now();
         let Some(paid) = c.account.usage.charge(&self.settings.rates, arrivals, bytes, now) else {
-            return;
+            return true;
         };
         if self.settings.rates.policy == RatePolicy::Close || paid > now + MAX_DEBT {
-            return self.close_for_policy(c, "rate-exceeded", out);
+            self.close_for_policy(c, "rate-exceeded", out);
+            return false;
         }
         c.account.paused_until = paid;
         out.pause();
         out.set_deadline(earlier(Some(paid), self.message_end(c)));
+        true
     }
 
     /// Returns the time by which a message must be complete whose payload has begun to come.
@@ -247,8 +370,9 @@ impl WebSocketEcho {
 
     /// First deadline of an open WebSocket. Arriving bytes do not move it: it fires at its time,
     /// checks what has arrived, and is set again.
-    fn first_deadline(&self, now: Nanos) -> Option<Nanos> {
-        earlier(self.settings.heartbeat.first(now), self.next_check(now))
+    fn first_deadline(&self, c: &Connection, now: Nanos) -> Option<Nanos> {
+        let check = earlier(self.next_check(now), next_rest(c, now));
+        earlier(self.settings.heartbeat.first(now), check)
     }
 
     /// Time of the next check for an unfinished message: one that begins after a check is found
@@ -274,13 +398,19 @@ impl WebSocketEcho {
         let now = out.now();
         if c.account.paused_until <= now {
             c.account.paused_until = Nanos::NEVER;
-            out.resume();
+            if c.parked == Parked::No {
+                out.resume();
+            }
             // The connection was not read from, so nothing could arrive.
             c.heard(now);
         }
         let Some(look) = self.check_message(c, out) else { return };
         if c.account.paused_until != Nanos::NEVER {
             return out.set_deadline(earlier(look, Some(c.account.paused_until)));
+        }
+        let is_silent = c.silent(now) >= REST;
+        if let Some(compression) = c.account.compression.as_mut().filter(|_| is_silent) {
+            self.echo.rest(compression);
         }
         c.check_output(out.unsent(), now);
         let (action, next) = self.settings.heartbeat.action(c, now);
@@ -295,7 +425,7 @@ impl WebSocketEcho {
             DeadlineAction::Idle => return self.close_going_away(c, "idle timeout", out),
             DeadlineAction::Dead => return out.close(CloseMode::Abort),
         }
-        out.set_deadline(earlier(next, look));
+        out.set_deadline(earlier(earlier(next, look), next_rest(c, now)));
     }
 
     /// Time of the next check of an unfinished message; `None` when the connection was closed for
@@ -331,6 +461,13 @@ impl WebSocketEcho {
             Stage::Refused => {}
         }
     }
+}
+
+/// Time of the next check whether a connection gives memory back.
+fn next_rest(c: &Connection, now: Nanos) -> Option<Nanos> {
+    let has_context =
+        c.account.compression.as_ref().is_some_and(|compression| compression.has_context());
+    has_context.then(|| now + REST)
 }
 
 fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
@@ -372,17 +509,21 @@ impl Handler for WebSocketEcho {
     }
 
     #[inline]
-    fn received(&mut self, _: ConnId, c: &mut Connection, bytes: &mut [u8], out: &mut Output<'_>) {
+    fn received(&mut self, id: ConnId, c: &mut Connection, bytes: &mut [u8], out: &mut Output<'_>) {
         c.heard(out.now());
         if let Stage::Open(_) = c.stage {
-            self.frames(c, bytes, 0, out);
+            self.frames(id, c, bytes, 0, out);
         } else {
-            self.handshake(c, bytes, out);
+            self.handshake(id, c, bytes, out);
         }
     }
 
     fn eof(&mut self, _: ConnId, c: &mut Connection, out: &mut Output<'_>) {
-        self.finish(c, CloseMode::Flush, out);
+        if c.parked == Parked::No {
+            self.finish(c, CloseMode::Flush, out);
+        } else {
+            c.parked = Parked::AtEof;
+        }
     }
 
     fn drained(&mut self, _: ConnId, _: &mut Connection, _: &mut Output<'_>) {}
@@ -424,6 +565,10 @@ impl Handler for WebSocketEcho {
     }
 
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
+        if !self.parked.is_empty() {
+            self.resume_next(w);
+        }
+        self.echo.turn_end();
         self.lifecycle.turn_end(w);
     }
 }

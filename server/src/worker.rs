@@ -74,6 +74,8 @@ pub(crate) struct WorkerLifecycle {
     /// Time at which the drain ends in any case.
     drain_end: Nanos,
     phase: Phase,
+    /// Time of the drain's next step.
+    step_at: Option<Nanos>,
     limiter: ConnectionLimiter,
     refused: RefusedConnections,
     slot: Arc<SnapshotSlot>,
@@ -109,8 +111,8 @@ impl WorkerLifecycle {
         refused: RefusedConnections,
         slot: Arc<SnapshotSlot>,
     ) -> Self {
-        let (drain_end, phase) = (Nanos::NEVER, Phase::Serving);
-        Self { events, drain_timeout, drain_end, phase, limiter, refused, slot }
+        let (drain_end, phase, step_at) = (Nanos::NEVER, Phase::Serving, None);
+        Self { events, drain_timeout, drain_end, phase, step_at, limiter, refused, slot }
     }
 
     fn report(&self, report: WorkerEvent) {
@@ -177,25 +179,42 @@ impl WorkerLifecycle {
             let now = w.now();
             let (until, received) = (now + Self::MAX_DRAINING, w.counters().bytes_in);
             self.phase = Phase::Draining { until, received, quiet: 0 };
-            w.set_alarm(Some(now + Self::CHECK_INTERVAL));
+            self.set_step(w, Some(now + Self::CHECK_INTERVAL));
             if !self.drain_timeout.is_zero() {
                 self.drain_end = now + self.drain_timeout;
             }
         }
     }
 
+    fn set_step<H: Handler>(&mut self, w: &mut Worker<'_, H>, at: Option<Nanos>) {
+        self.step_at = at;
+        w.set_alarm(at);
+    }
+
+    /// Makes the next turn come at once, because a handler has work left.
+    pub(crate) fn hurry<H: Handler>(w: &mut Worker<'_, H>) {
+        w.set_alarm(Some(w.now()));
+    }
+
     /// Continues a drain. Returns whether the handler is to close its connections now.
     pub(crate) fn alarm<H: Handler>(&mut self, w: &mut Worker<'_, H>) -> bool {
+        if self.step_at.is_none_or(|at| w.now() < at) {
+            // It was set to hurry.
+            w.set_alarm(self.step_at);
+            return false;
+        }
+        self.step_at = None;
         let Phase::Draining { until, received, quiet } = self.phase else { return false };
         let so_far = w.counters().bytes_in;
         let quiet = if so_far == received { quiet + 1 } else { 0 };
         let closes = quiet >= Self::QUIET_CHECKS || w.now() >= until;
         if closes {
             self.phase = Phase::Closing;
-            w.set_alarm((self.drain_end != Nanos::NEVER).then_some(self.drain_end));
+            self.set_step(w, (self.drain_end != Nanos::NEVER).then_some(self.drain_end));
         } else {
             self.phase = Phase::Draining { until, received: so_far, quiet };
-            w.set_alarm(Some(w.now() + Self::CHECK_INTERVAL));
+            let next = w.now() + Self::CHECK_INTERVAL;
+            self.set_step(w, Some(next));
         }
         closes
     }

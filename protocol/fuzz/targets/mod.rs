@@ -22,7 +22,7 @@ pub mod utf8;
 pub type Target = fn(&[u8]);
 
 /// Every target, under the name of its binary and of its folder in the corpus.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 10] = [
     ("request", request::target),
     ("response", response::target),
     ("handshake", handshake::target),

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use engine::{Counters, EngineKind, Load};
 
 use crate::snapshot::{CloseCodes, Snapshot};
+use crate::stats::DeflateCounters;
 use crate::version;
 
 /// Media type of the format.
@@ -62,6 +63,7 @@ pub(super) fn exposition(
     let mut text = Text(String::with_capacity(8 << 10));
     build_info(&mut text, engine);
     totals(&mut text, workers);
+    deflate(&mut text, workers);
     refusals(&mut text, workers);
     closes(&mut text, workers);
     per_worker(&mut text, workers);
@@ -118,6 +120,33 @@ fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
     text.family("bytes_total", "counter", "Payload bytes of TCP.");
     text.sample("bytes_total", &[("direction", "in")], sum(|s| s.counters.bytes_in));
     text.sample("bytes_total", &[("direction", "out")], sum(|s| s.counters.bytes_out));
+}
+
+fn deflate(text: &mut Text, workers: &[(Snapshot, bool)]) {
+    let sum = |f: fn(&DeflateCounters) -> u64| {
+        workers.iter().map(|(snapshot, _)| f(&snapshot.metrics.deflate)).sum::<u64>()
+    };
+    text.single(
+        "deflate_websockets_total",
+        "counter",
+        "WebSockets whose handshake agreed on compression.",
+        sum(|d| d.connections),
+    );
+    text.family(
+        "deflate_messages_total",
+        "counter",
+        "Compressed messages echoed: as they came, compressed again, or inflated.",
+    );
+    for (echo, count) in [
+        ("passthrough", sum(|d| d.passed)),
+        ("recompress", sum(|d| d.recompressed)),
+        ("inflated", sum(|d| d.inflated)),
+    ] {
+        text.sample("deflate_messages_total", &[("echo", echo)], count);
+    }
+    text.family("deflate_bytes_total", "counter", "Bytes inflated, before and after.");
+    text.sample("deflate_bytes_total", &[("form", "compressed")], sum(|d| d.bytes_in));
+    text.sample("deflate_bytes_total", &[("form", "inflated")], sum(|d| d.bytes_inflated));
 }
 
 fn refusals(text: &mut Text, workers: &[(Snapshot, bool)]) {
