@@ -1,6 +1,7 @@
 //! Writing frames: data frame headers and whole control frames (RFC 6455 5.2, 5.5).
 
-use crate::header::{self, Header, length_len};
+pub use crate::header::RSV1;
+use crate::header::{Header, length_len};
 use crate::mask::{self, MaskingKey};
 use crate::message::Control;
 use crate::opcode::Opcode;
@@ -53,7 +54,7 @@ pub fn write_server_header_before(
 /// Panics when `frame` is empty.
 #[inline]
 pub fn mark_compressed(frame: &mut [u8]) {
-    frame[0] |= header::RSV1 << 4;
+    frame[0] |= RSV1 << 4;
 }
 
 fn write_long_server_header(before: &mut [u8], first: u8, payload_len: usize) -> usize {

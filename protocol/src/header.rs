@@ -104,7 +104,7 @@ impl Common {
 
 /// The first of the three reserved bits: in permessage-deflate the message is compressed (RFC 7692
 /// 6).
-pub(crate) const RSV1: u8 = 4;
+pub const RSV1: u8 = 4;
 
 /// Bit 0x80 of the second byte: a masking key follows the length.
 pub(crate) const MASK_BIT: u8 = 0x80;

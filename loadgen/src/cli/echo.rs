@@ -10,6 +10,7 @@ use engine::{EngineChoice, EngineKind};
 use super::plan::TlsArguments;
 use super::{LIMITS, WORKERS, start_log, usage};
 use crate::echo::{EndedConnection, Plan, execute};
+use crate::load::Deflate;
 use crate::load::value::time;
 use crate::target::url::Url;
 
@@ -36,6 +37,11 @@ pub(super) struct EchoArguments {
     /// One connection for each of these numbers, the last included, one after the other.
     #[arg(long, value_name = "FROM..TO", value_parser = numbers)]
     repeat: Option<RangeInclusive<u32>>,
+
+    /// Compression to offer (permessage-deflate, RFC 7692): none, without context takeover, or with
+    /// it. What comes compressed goes back compressed.
+    #[arg(long, value_enum, default_value_t = Deflate::Off)]
+    deflate: Deflate,
 
     #[command(flatten)]
     tls: TlsArguments,
@@ -68,6 +74,7 @@ impl EchoArguments {
             repeat: self.repeat.clone(),
             connect_timeout: self.connect_timeout,
             trust: self.tls.trust(),
+            deflate: self.deflate,
             ..Plan::new(self.url.clone(), engine)
         };
         plan.check().map_err(usage)?;
@@ -132,9 +139,12 @@ mod tests {
             "2s",
             "--engine",
             "epoll",
+            "--deflate",
+            "takeover",
         ]);
         let plan = plan.expect("flags");
         assert_eq!((plan.repeat, plan.connect_timeout), (Some(3..=9), Duration::from_secs(2)));
+        assert_eq!(plan.deflate, Deflate::Takeover);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! connection at a time. A message comes back whole, as one masked frame of the same kind, after
 //! all of it has arrived and is valid.
 
+mod codec;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -19,15 +21,20 @@ use engine::tls::Tls;
 use engine::{
     Cause, CloseMode, Config, ConnId, Connect, EngineKind, Handler, Linger, Origin, Output, Worker,
 };
-use protocol::frame::MAX_CONTROL_LEN;
-use protocol::{Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
+use protocol::deflate::MAX_WINDOW_BITS;
+use protocol::frame::{MAX_CONTROL_LEN, RSV1};
+use protocol::handshake::deflate::Parameters;
+use protocol::{Chunk, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 
-use crate::load::Transport;
+use crate::load::{Deflate, Transport};
 use crate::run::{PlanError, check_tls, require};
-use crate::target::opening::{Failures, HandshakeRequest, Opening, describe_failures, quoted};
+use crate::target::opening::{
+    Failures, HandshakeRequest, Opening, Response, describe_failures, quoted,
+};
 use crate::target::trust::{Trust, explain};
 use crate::target::url::{Port, Url};
+use codec::Codec;
 
 /// Stands for the number of the connection in a URL's path or query.
 pub const NUMBER_PLACEHOLDER: &str = "{n}";
@@ -50,6 +57,8 @@ pub struct Plan {
     pub limits: Limits,
     /// The accepted certificates, over `wss`.
     pub trust: Trust,
+    /// Compression to offer. What comes compressed goes back compressed.
+    pub deflate: Deflate,
 }
 
 impl Plan {
@@ -63,6 +72,7 @@ impl Plan {
             closing_timeout: Duration::from_secs(2),
             limits: Limits::default(),
             trust: Trust::default(),
+            deflate: Deflate::Off,
         }
     }
 
@@ -224,9 +234,22 @@ enum Stage {
     Open {
         protocol: Connection,
         message: BytesMut,
+        codec: Option<Box<Codec>>,
     },
     /// The last Close is sent, or nothing can be sent any more.
     Ended,
+}
+
+impl Stage {
+    fn open(deflate: Option<Parameters>) -> Self {
+        let role = Role::Client;
+        let protocol = match deflate {
+            Some(_) => Connection::with_deflate(role),
+            None => Connection::new(role),
+        };
+        let codec = deflate.map(|agreed| Box::new(Codec::new(agreed)));
+        Self::Open { protocol, message: BytesMut::new(), codec }
+    }
 }
 
 impl EchoClient {
@@ -284,21 +307,29 @@ impl EchoClient {
     // Frames.
 
     fn read_frames(&mut self, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
-        let Stage::Open { protocol, message } = stage else { return };
+        let Stage::Open { protocol, message, codec } = stage else { return };
         let mut at = 0;
         let ending = loop {
             match protocol.next(&self.plan.limits, bytes, &mut at) {
                 Ok(Some(Event::Data(chunk))) => {
-                    let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
+                    let Chunk { kind, first, last, compressed, .. } = chunk;
                     if first {
                         *message = out.buffer();
                     }
-                    if let Err(error) = protocol.unmask_append(chunk, bytes, message) {
+                    let mut codec = codec.as_deref_mut().filter(|_| compressed);
+                    let result = match &mut codec {
+                        None => protocol.unmask_append(chunk, bytes, message),
+                        Some(codec) => protocol.unmask_in_place(chunk, bytes).and_then(|payload| {
+                            let payload = &bytes[payload];
+                            codec.inflate(&self.plan.limits, (kind, first, last), payload, message)
+                        }),
+                    };
+                    if let Err(error) = result {
                         break self.fail(error, out);
                     }
                     if last {
                         self.connection.messages += 1;
-                        self.send_back(kind, std::mem::take(message), out);
+                        self.send_back(kind, std::mem::take(message), codec, out);
                     }
                 }
                 Ok(Some(Event::Ping(ping))) => self.control(Opcode::Pong, ping.payload(), out),
@@ -316,10 +347,24 @@ impl EchoClient {
         out.set_deadline(Some(out.now() + self.plan.closing_timeout));
     }
 
-    fn send_back(&mut self, kind: MessageKind, mut message: BytesMut, out: &mut Output<'_>) {
+    /// Sends a message, compressed where there is a codec.
+    fn send_back(
+        &mut self,
+        kind: MessageKind,
+        mut message: BytesMut,
+        codec: Option<&mut Codec>,
+        out: &mut Output<'_>,
+    ) {
+        let mut rsv = 0;
+        if let Some(deflater) = codec.and_then(|codec| codec.deflater.as_mut()) {
+            let mut payload = out.buffer();
+            deflater.deflate(&message, &mut payload);
+            out.recycle(std::mem::replace(&mut message, payload));
+            rsv = RSV1;
+        }
         let key = self.secrets.masking_key();
         let (opcode, payload_len) = (kind.opcode(), message.len() as u64);
-        let header = Header { fin: true, rsv: 0, opcode, mask: Some(key), payload_len };
+        let header = Header { fin: true, rsv, opcode, mask: Some(key), payload_len };
         let mut bytes = [0; Header::MAX_LEN];
         let len = header.encode(&mut bytes);
         out.append(&bytes[..len]);
@@ -376,6 +421,7 @@ impl Handler for EchoClient {
         let request = HandshakeRequest {
             host: self.plan.url.host_field(),
             target: self.target(),
+            deflate: self.plan.deflate.offer(MAX_WINDOW_BITS),
             ..Default::default()
         };
         let (nonce, timeout) = (self.secrets.nonce(), self.plan.connect_timeout);
@@ -394,15 +440,13 @@ impl Handler for EchoClient {
 
     fn received(&mut self, _: ConnId, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshaking(opening) = stage else { return self.read_frames(stage, bytes, out) };
-        match opening.read(&HandshakeRequest::default(), bytes) {
+        let deflate = self.plan.deflate.offer(MAX_WINDOW_BITS);
+        match opening.read(&HandshakeRequest { deflate, ..Default::default() }, bytes) {
             Ok(None) => {}
-            Ok(Some(frames)) => {
+            Ok(Some(Response { used, deflate })) => {
                 out.set_deadline(None);
-                *stage = Stage::Open {
-                    protocol: Connection::new(Role::Client),
-                    message: BytesMut::new(),
-                };
-                self.read_frames(stage, &mut bytes[frames..], out);
+                *stage = Stage::open(deflate);
+                self.read_frames(stage, &mut bytes[used..], out);
             }
             Err(error) => {
                 self.handshake_failed(error.to_string());

@@ -1,6 +1,8 @@
 //! Kinds of protocol, payload and masking.
 
 use clap::ValueEnum;
+use protocol::deflate::MAX_WINDOW_BITS;
+use protocol::handshake::deflate::Offer;
 use serde::{Deserialize, Serialize};
 
 /// Masking keys of the frames that are sent (RFC 6455 section 5.3).
@@ -39,6 +41,33 @@ impl Transport {
     /// Returns true if messages are framed; otherwise there are only bytes.
     pub fn is_websocket(self) -> bool {
         self != Self::Tcp
+    }
+}
+
+/// Compression that connections offer (RFC 7692).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Deflate {
+    /// None.
+    #[default]
+    Off,
+    /// Without context takeover: every message by itself.
+    On,
+    /// With context takeover, where the server agrees to it.
+    Takeover,
+}
+
+impl Deflate {
+    /// Returns the offer, with windows of at most so many bits.
+    pub(crate) fn offer(self, window_bits: u8) -> Option<Offer> {
+        let limit = (window_bits < MAX_WINDOW_BITS).then_some(window_bits);
+        let takes_no_context_over = self == Self::On;
+        (self != Self::Off).then_some(Offer {
+            server_no_context_takeover: takes_no_context_over,
+            client_no_context_takeover: takes_no_context_over,
+            server_max_window_bits: limit,
+            client_max_window_bits: limit,
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use arguments::LoadArguments;
 pub use arrival::Arrival;
 pub use catalogue::Catalogue;
-pub use kinds::{Mask, Payload, Transport};
+pub use kinds::{Deflate, Mask, Payload, Transport};
 pub use sizes::Sizes;
 use value::{count, rate, small_count, time};
 

@@ -249,6 +249,7 @@ impl Target {
     /// Returns the request of the opening handshake with the server at `url`.
     pub(crate) fn request(&self, url: &Url) -> HandshakeRequest {
         HandshakeRequest {
+            deflate: None,
             host: url.host_field(),
             target: url.target.clone(),
             origin: self.origin.clone(),

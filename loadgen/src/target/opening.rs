@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use engine::Output;
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{FinalResponse, Request, RequestError, check_response};
+use protocol::handshake::deflate::{Offer, Parameters};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HandshakeRequest {
@@ -16,6 +17,8 @@ pub(crate) struct HandshakeRequest {
     pub(crate) target: String,
     pub(crate) origin: Option<String>,
     pub(crate) subprotocols: Vec<String>,
+    /// Compression to offer.
+    pub(crate) deflate: Option<Offer>,
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -36,7 +39,7 @@ impl HandshakeRequest {
             nonce,
             origin,
             subprotocols: &self.offers(),
-            deflate: None,
+            deflate: self.deflate,
             headers: &headers,
         })
     }
@@ -44,6 +47,15 @@ impl HandshakeRequest {
     fn offers(&self) -> Vec<&str> {
         self.subprotocols.iter().map(String::as_str).collect()
     }
+}
+
+/// A valid response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Response {
+    /// Bytes of this read that belong to it and to the interim responses before it.
+    pub(crate) used: usize,
+    /// Compression that the server has agreed to.
+    pub(crate) deflate: Option<Parameters>,
 }
 
 /// A request that has been sent, and the response so far.
@@ -70,14 +82,12 @@ impl Opening {
         Self { nonce, head: Vec::new(), response: FinalResponse::default() }
     }
 
-    /// Reads more of the response. Once the response is complete and valid, returns the number of
-    /// `bytes` that belong to it and to the interim responses before it. Fails if the response
-    /// opens no WebSocket.
+    /// Reads more of the response. Returns it once it is complete. Fails if it opens no WebSocket.
     pub(crate) fn read(
         &mut self,
         request: &HandshakeRequest,
         bytes: &[u8],
-    ) -> anyhow::Result<Option<usize>> {
+    ) -> anyhow::Result<Option<Response>> {
         // Nearly always the whole response comes in one piece, which needs no copy.
         let before = self.head.len();
         if before > 0 {
@@ -91,13 +101,15 @@ impl Opening {
             return Ok(None);
         };
         let (head, content) = (&all[found.clone()], &all[found.end..]);
-        check_response(head, &self.nonce, &request.offers(), None).map_err(|error| {
-            // The content is the server's own explanation.
-            let said = quoted(&String::from_utf8_lossy(content));
-            let colon = if said.is_empty() { "" } else { ": " };
-            anyhow!("{error}{colon}{said}")
-        })?;
-        Ok(Some(found.end - before))
+        let offer = request.deflate.as_ref();
+        let deflate =
+            check_response(head, &self.nonce, &request.offers(), offer).map_err(|error| {
+                // The content is the server's own explanation.
+                let said = quoted(&String::from_utf8_lossy(content));
+                let colon = if said.is_empty() { "" } else { ": " };
+                anyhow!("{error}{colon}{said}")
+            })?;
+        Ok(Some(Response { used: found.end - before, deflate }))
     }
 }
 
@@ -202,12 +214,13 @@ mod tests {
         for cut in 0..bytes.len() {
             let (mut opening, (first, second)) = (opening(), bytes.as_bytes().split_at(cut));
             let used = match opening.read(&HandshakeRequest::default(), first).expect("right") {
-                Some(used) => used,
+                Some(response) => response.used,
                 None => {
                     cut + opening
                         .read(&HandshakeRequest::default(), second)
                         .expect("right")
                         .expect("whole")
+                        .used
                 }
             };
             assert_eq!(used, end, "cut at {cut}");

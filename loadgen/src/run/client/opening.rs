@@ -125,9 +125,10 @@ impl Client {
         };
         let times = *times;
         match opening.read(&self.shared.request, bytes) {
-            Ok(used) => used.inspect(|_| {
+            Ok(response) => response.map(|response| {
                 out.set_deadline(None);
                 self.now_open(link, times, out);
+                response.used
             }),
             Err(error) => {
                 self.handshake_failed(link, error.to_string(), out);
