@@ -1,4 +1,4 @@
-//! Against other implementations (`fixtures.json`, made by `fixtures.py`), against plain
+//! Against other implementations (`fixtures.json`, made by `fixtures.R`), against plain
 //! enumeration, and by properties.
 
 use proptest::prelude::*;
