@@ -71,4 +71,10 @@ if [ -z "$programs" ]; then
     (cd -- "$here/.." && cargo build --release --locked -p sparring-server)
     programs=${CARGO_TARGET_DIR:-$here/../target}/release
 fi
+# Without --engines: all engines that work here. Names the others.
+if [ -z "$engines" ]; then
+    facts=$("$programs/sparring-server" --version --verbose)
+    sed -n '/: available$/d; s/^engine /skipped: &/p' <<<"$facts"
+    engines=$(sed -n 's/^engine \(.*\): available$/\1/p' <<<"$facts" | paste -s -d ,)
+fi
 exec python3 -B "$here/soak/soak.py" "$programs" "$seconds" "$schemes" "$engines" "$clients"

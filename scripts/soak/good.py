@@ -90,23 +90,20 @@ class Connection:
                 yield at - self.sent.pop(0)
 
 
-def run(scheme, port, latencies):
-    """Sends as many messages as there are places for latencies, and fills all places."""
+def run(scheme, port, count):
+    """Sends `count` messages, and yields the latencies of their echoes."""
     connections = [Connection(scheme, port) for _ in range(CONNECTIONS)]
-    places = iter(range(len(latencies)))
     start = time.monotonic() + 0.01
-    for number in range(len(latencies)):
+    for number in range(count):
         time.sleep(max(0, start + number / RATE - time.monotonic()))
         connection = connections[number % CONNECTIONS]
-        for latency in connection.collect():
-            latencies[next(places)] = latency
+        yield from connection.collect()
         connection.send()
     end = time.monotonic() + PATIENCE
     while waiting := [connection for connection in connections if connection.sent]:
         if time.monotonic() > end:
             raise TimeoutError(f'{len(waiting)} connections wait for an echo')
-        for latency in waiting[0].collect():
-            latencies[next(places)] = latency
+        yield from waiting[0].collect()
 
 
 def main():
@@ -115,12 +112,12 @@ def main():
     gc.disable()
     latencies = array.array('q', bytes(8 * int(RATE * (WARM_UP + float(sys.argv[3])))))
     try:
-        run(sys.argv[1], int(sys.argv[2]), latencies)
+        for place, latency in enumerate(run(sys.argv[1], int(sys.argv[2]), len(latencies))):
+            latencies[place] = latency
     except (OSError, ValueError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
     judged = sorted(latencies[int(RATE * WARM_UP):])
     print(json.dumps({'echoes': len(latencies), 'p99': judged[len(judged) * 99 // 100]}))
 
 
-if __name__ == '__main__':
-    main()
+main()

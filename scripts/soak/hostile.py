@@ -9,6 +9,7 @@ Prints one line of JSON: how often each kind did what it does. A connection that
 what most of them want; one that it should not have ended is counted as a surprise.
 """
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -109,18 +110,15 @@ class Peer:
 
 
 async def churn(peer):
-    await peer.open()
     peer.send(frame(TEXT, b'gone before the echo'))
 
 
 async def greet(peer):
-    await peer.open()
     peer.send(frame(TEXT, b'hello'), frame(CLOSE, b'\x03\xe8'))
     await peer.until_the_end('greet', lambda answer: answer == b'\x81\x05hello\x88\x02\x03\xe8')
 
 
 async def reset(peer):
-    await peer.open()
     cut = frame(TEXT, b'cut')[:random.randrange(1, 9)]
     peer.send(frame(BINARY, bytes(random.randrange(20000))), cut)
     peer.reset_at_end()
@@ -150,13 +148,11 @@ async def slow_reader(peer):
     peer.reader._transport.pause_reading()
     message = frame(BINARY, bytes(65536))
     sent = 0
-    try:
+    with contextlib.suppress(asyncio.TimeoutError):
         while sent < 200:
             peer.send(message)
             await asyncio.wait_for(peer.writer.drain(), 1)
             sent += 1
-    except asyncio.TimeoutError:
-        pass
     if random.random() < 0.5:
         peer.reset_at_end()
         return
@@ -169,7 +165,6 @@ async def slow_reader(peer):
 
 
 async def pings(peer):
-    await peer.open()
     flood = frame(PING, b'ping') * 200
     pong = b'\x8a\x04ping'
     for _ in range(20):
@@ -182,7 +177,6 @@ async def pings(peer):
 
 async def debtor(peer):
     """Takes more than its rate at once, and is gone while the server does not read from it."""
-    await peer.open()
     peer.send(frame(PING, b'') * 5000)
     await peer.read(2)
     if random.random() < 0.5:
@@ -193,7 +187,6 @@ async def debtor(peer):
 
 async def overdrawn(peer):
     """Takes so much more than its rate that waiting is no answer."""
-    await peer.open()
     peer.send(frame(PING, b'') * 100000)
     close = b'\x88\x0f' + struct.pack('>H', 1008)
     await peer.until_the_end('overdrawn', lambda answer: close in answer)
@@ -201,7 +194,6 @@ async def overdrawn(peer):
 
 async def lengths(peer):
     """Lengths beyond what 32 bits and the limit hold."""
-    await peer.open()
     length = random.choice((1 << 32, (1 << 32) + 5, (1 << 40) + 1))
     peer.send(b'\x82\xff' + struct.pack('>Q', length) + bytes(64))
     await peer.until_the_end('lengths', is_close(1009))
@@ -220,13 +212,11 @@ async def escapes(peer):
 
 
 async def fragments(peer):
-    await peer.open()
     peer.send(frame(BINARY, b'', fin=False), frame(0, b'x', fin=False) * 12000)
     await peer.until_the_end('fragments', is_close(1008))
 
 
 async def rubbish(peer):
-    await peer.open()
     peer.send(random.choice((
         b'\x81\x01?', b'\xf1\x80\0\0\0\0', b'\x83\x80\0\0\0\0', frame(TEXT, b'\xff'),
         b'\x82\xff' + b'\xff' * 8,
@@ -256,7 +246,6 @@ async def tls_handshakes(peer):
 
 async def endless(peer):
     """A message that never ends, beside unread pongs: its time is up all the same."""
-    await peer.open()
     peer.reader._transport.pause_reading()
     peer.send(frame(BINARY, b'endless', fin=False))
     flood = frame(PING, b'p' * 125) * 100
@@ -265,10 +254,8 @@ async def endless(peer):
         if peer.writer.transport.is_closing():
             return
         peer.send(flood)
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(peer.writer.drain(), 0.5)
-        except asyncio.TimeoutError:
-            pass
         # A server that has said Close discards what comes until the end of its patience, so that
         # nothing blocks: only reading tells of the end.
         if time.monotonic() > looked + 0.5:
@@ -306,6 +293,8 @@ KINDS = {
     pings: (4, 0.05), fragments: (1, 1), rubbish: (4, 0.01), handshakes: (4, 0.01),
     endless: (2, 0.2), debtor: (4, 2), overdrawn: (1, 2), lengths: (4, 0.05), escapes: (4, 0.05),
 }
+# Kinds that make the opening handshake themselves, or none. The others begin after it.
+OWN_HANDSHAKE = {stall, slow_reader, escapes, handshakes, tls_handshakes, silent, crowd}
 
 
 async def keep_at_it(kind, rest, address, tls, source=None):
@@ -314,6 +303,8 @@ async def keep_at_it(kind, rest, address, tls, source=None):
     while time.monotonic() < END:
         try:
             async with Peer(address, tls, source) as peer:
+                if kind not in OWN_HANDSHAKE:
+                    await peer.open()
                 await kind(peer)
             done[kind.__name__] += 1
         except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -331,17 +322,14 @@ async def main():
     tls, share = any_certificate() if sys.argv[1] == 'wss' else None, int(sys.argv[6])
     # TLS costs these clients far more than the server: fewer of them, less often.
     share *= 4 if tls else 1
-    at_work = [
-        (kind, share * rest, tls)
-        for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))
-    ]
-    at_work += [(tls_handshakes, 0.05, None)] * 4 if tls else []
-    tasks = [keep_at_it(kind, rest, address, tls) for kind, rest, tls in at_work]
-    kind = silent if tls else crowd
-    for _ in range(CROWD_ADMITTED + CROWD_REFUSED):
-        tasks.append(keep_at_it(kind, 1, address, None, CROWD_FROM))
-    tasks += [keep_at_it(silent, 0.1, admin, None) for _ in range(8)]
-    await asyncio.gather(*tasks)
+    at_work = []
+    for kind, (number, rest) in KINDS.items():
+        at_work += [(kind, share * rest, address, tls)] * max(1, number // share)
+    at_work += [(tls_handshakes, 0.05, address, None)] * 4 if tls else []
+    crowd_kind = silent if tls else crowd
+    at_work += [(crowd_kind, 1, address, None, CROWD_FROM)] * (CROWD_ADMITTED + CROWD_REFUSED)
+    at_work += [(silent, 0.1, admin, None)] * 8
+    await asyncio.gather(*(keep_at_it(*client) for client in at_work))
     print(json.dumps(done))
 
 

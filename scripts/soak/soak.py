@@ -2,12 +2,10 @@
 """The soak itself, for scripts/soak.sh.
 
 usage: soak.py PROGRAMS SECONDS SCHEMES ENGINES hostile|stalled"""
-import contextlib
 import http.client
 import json
 import os
 import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -20,7 +18,6 @@ from collections import Counter, defaultdict
 
 import hostile
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
 # Short, so that what stalls is met by them within the soak.
 LIMITS = [
     '--handshake-timeout', '2s', '--message-timeout', '3s', '--write-timeout', '5s',
@@ -53,18 +50,21 @@ HEALTH_LIMIT = 1
 REFUSED_PER_SECOND = 50
 # A line of the log has a cut text of a client and the words around it.
 LOG_LINE = 600
+OPEN = 'sparring_connections{state="open"}'
 REFUSED = 'sparring_refusals_total{rule="too-many-from-address"}'
 # The server has a processor of its own. Hostile clients run at idle priority, but a kernel that
 # does not preempt itself finishes their system calls first: on the server's processor that wait
 # (112 ms of 3 s) would count as the server's.
 SERVER_CPU, *OTHER_CPUS = sorted(os.sched_getaffinity(0))
+# Names of the checks that failed.
+failed = []
 
 
 class Server:
     """A server with one worker, and what /proc and its metrics say of it."""
 
     def __init__(self, programs, engine, scheme, limits):
-        self.scheme = scheme
+        self.scheme, self.tls = scheme, hostile.any_certificate() if scheme == 'wss' else None
         command = [
             f'{programs}/sparring-server', '--listen', f'{scheme}://127.0.0.1:0', '--admin',
             '127.0.0.1:0', '--threads', '1', '--engine', engine, *limits,
@@ -96,12 +96,8 @@ class Server:
     def metric(self, name, default=None):
         """`default` stands for a counter that is not there before it has counted."""
         with urllib.request.urlopen(f'http://127.0.0.1:{self.admin}/metrics', timeout=5) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith(name + ' '):
-                    return int(line.rsplit(' ', 1)[1])
-        if default is None:
-            raise KeyError(name)
-        return default
+            metrics = dict(line.rsplit(' ', 1) for line in answer.read().decode().splitlines())
+        return int(metrics[name] if default is None else metrics.get(name, default))
 
     def health(self):
         """How long an answer takes, in seconds."""
@@ -132,14 +128,12 @@ class Server:
     def is_empty(self):
         """Waits until the last connection has gone."""
         end = time.monotonic() + 20
-        while time.monotonic() < end:
-            if self.metric('sparring_connections{state="open"}') == 0:
-                return True
+        while (count := self.metric(OPEN)) and time.monotonic() < end:
             time.sleep(0.1)
-        return False
+        return count == 0
 
     def end(self):
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
         try:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -147,15 +141,11 @@ class Server:
             return self.process.wait()
 
 
-class Checks:
-    """Prints each, remembers whether one failed."""
-
-    def __init__(self):
-        self.failed = False
-
-    def check(self, what, holds, seen):
-        print(f'  {"ok    " if holds else "FAILED"} {what}: {seen}', flush=True)
-        self.failed |= not holds
+def check(what, holds, seen):
+    """Prints a check, and remembers it where it failed."""
+    print(f'  {"ok    " if holds else "FAILED"} {what}: {seen}', flush=True)
+    if not holds:
+        failed.append(what)
 
 
 class Victim(threading.Thread):
@@ -165,7 +155,6 @@ class Victim(threading.Thread):
         super().__init__(daemon=True)
         self.server, self.is_over = server, threading.Event()
         self.waits, self.health, self.failures = [], [], []
-        self.tls = hostile.any_certificate() if server.scheme == 'wss' else None
 
     def run(self):
         while not self.is_over.wait(0.05):
@@ -178,19 +167,17 @@ class Victim(threading.Thread):
                 self.failures.append(repr(error))
 
     def echo(self):
-        with connected(self.server.port, VICTIM) as stream:
-            if self.tls:
-                stream = self.tls.wrap_socket(stream)
+        with connected(self.server, VICTIM) as stream:
             exchange(stream, hostile.REQUEST + b'\x81\x82\0\0\0\0hi', b'\x81\x02hi')
-            stream.close()
 
     def end(self):
         self.is_over.set()
         self.join()
 
 
-def connected(port, source):
-    return socket.create_connection(('127.0.0.1', port), 20, source_address=(source, 0))
+def connected(server, source):
+    stream = socket.create_connection(('127.0.0.1', server.port), 20, source_address=(source, 0))
+    return server.tls.wrap_socket(stream) if server.tls else stream
 
 
 def exchange(stream, request, end):
@@ -204,16 +191,14 @@ def exchange(stream, request, end):
         answer += part
 
 
-def start_hostile(server, seconds, share):
-    script = os.path.join(FOLDER, 'hostile.py')
-    words = [script, server.scheme, '127.0.0.1', server.port, server.admin, seconds, share]
-    command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def script(name, *words):
+    """The command that runs a script of this folder."""
+    return [sys.executable, os.path.join(os.path.dirname(__file__), name), *map(str, words)]
 
 
-def half_message(port, number):
+def half_message(server, number):
     """A connection that stalls in mid-frame. One address has not ports enough for all rounds."""
-    stream = connected(port, f'127.0.0.{2 + number % 8}')
+    stream = connected(server, f'127.0.0.{2 + number % 8}')
     exchange(stream, hostile.REQUEST, b'\r\n\r\n')
     # A text of 100 bytes, masked with zeros, of which 50 come.
     stream.sendall(b'\x81\xe4\0\0\0\0' + b'a' * 50)
@@ -230,8 +215,7 @@ class Rounds:
 
     def load(self):
         """Plays the good load; returns its p99."""
-        script = os.path.join(FOLDER, 'good.py')
-        command = [sys.executable, script, self.server.scheme, str(self.server.port), str(PART)]
+        command = script('good.py', self.server.scheme, self.server.port, PART)
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             self.errors.append(done.stderr.strip())
@@ -240,25 +224,22 @@ class Rounds:
         self.echoes += found['echoes']
         return found['p99']
 
-    @contextlib.contextmanager
-    def others(self, share):
-        if share == STALLED:
-            streams = [half_message(self.server.port, number) for number in range(STALLED)]
-            yield
-            for stream in streams:
-                stream.close()
-        elif share:
-            clients = start_hostile(self.server, PART + 2, share)
-            yield
-            self.counts.update(json.loads(clients.communicate()[0] or '{}'))
-        else:
-            yield
-        # Nobody of them is left when the next part begins.
-        self.server.is_empty()
-
     def part(self, share):
-        with self.others(share):
-            return self.load()
+        """Plays the good load beside others, none of whom is left when the next part begins."""
+        server, stalled, clients = self.server, [], None
+        if share == STALLED:
+            stalled = [half_message(server, number) for number in range(STALLED)]
+        elif share:
+            words = server.scheme, '127.0.0.1', server.port, server.admin, PART + 2, share
+            command = script('hostile.py', *words)
+            clients = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        p99 = self.load()
+        for stream in stalled:
+            stream.close()
+        if clients:
+            self.counts.update(json.loads(clients.communicate()[0] or '{}'))
+        server.is_empty()
+        return p99
 
     def play(self, number, judged, *more):
         """The order changes from round to round, so that a drift of the machine favours neither."""
@@ -274,11 +255,10 @@ class Rounds:
             return 'too few echoes to say'
         return f'{statistics.median(self.p99s[share]) / 1e6:.2f} ms'
 
-    def judge(self, judged, checks, more=''):
-        said = '; '.join(self.errors)
-        checks.check('the good load', not self.errors, f'{self.echoes} echoes {said}')
+    def judge(self, judged, more=''):
+        check('the good load', not self.errors, f'{self.echoes} echoes {"; ".join(self.errors)}')
         ratio = statistics.median(self.ratios) if self.ratios else float('inf')
-        checks.check(
+        check(
             'its p99', ratio <= P99_RATIO,
             f'{self.p99(judged)}, alone {self.p99(None)}: {ratio:.3f} '
             f'(median of {len(self.ratios)} rounds, at most {P99_RATIO}){more}')
@@ -288,94 +268,76 @@ def quantile(values, part):
     return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
-def soak(programs, engine, scheme, seconds, checks):
-    server = Server(programs, engine, scheme, LIMITS)
+def soak(server, seconds):
     kinds = [kind.__name__ for kind in (*hostile.KINDS, hostile.silent)]
-    kinds.append('tls_handshakes' if scheme == 'wss' else 'crowd')
-    try:
-        fresh = server.memory()
-        # So that what is kept for use again is there before the first round.
-        Rounds(server).part(FLOOD)
-        checks.check('empty before', server.is_empty(), '0 connections')
-        descriptors = server.descriptors()
-        refused = server.metric(REFUSED, 0)
-        rounds, victim = Rounds(server), Victim(server)
-        victim.start()
-        count = max(3, seconds // PART)
-        for number in range(count):
-            rounds.play(number, STEADY, *[FLOOD] * (number < FLOODS))
-        victim.end()
-        rounds.judge(STEADY, checks, f'; beside a flood {rounds.p99(FLOOD)}')
-        waits = victim.waits or [float('inf')]
-        middle, late = quantile(waits, 0.5), quantile(waits, 0.99)
-        checks.check(
-            'a victim', middle <= VICTIM_MEDIAN and late <= VICTIM_P99 and not victim.failures,
-            f'{len(victim.waits)} served, median {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms '
-            f'{victim.failures[:3] or ""}')
-        slowest = max(victim.health, default=float('inf'))
-        checks.check('health', slowest <= HEALTH_LIMIT, f'answered within {slowest * 1000:.0f} ms')
-        counts = rounds.counts
-        idle = [kind for kind in kinds if counts[kind] + counts[kind + ' reset'] == 0]
-        done = ', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))
-        checks.check('the hostile ones', not idle, done)
-        surprises = counts['surprise']
-        checks.check('they got what they should', surprises == 0, f'{surprises} surprises')
-        refused = server.metric(REFUSED, 0) - refused
-        wanted = REFUSED_PER_SECOND * PART * count
-        checks.check(
-            'the crowd of one address', refused >= wanted,
-            f'{refused} connections refused, at least {wanted}')
-        checks.check('empty after', server.is_empty(), '0 connections')
-        now = server.memory_within(fresh + MEMORY_KEPT)
-        seen = f'RssAnon {now >> 10} KiB, at the start {fresh >> 10} KiB'
-        checks.check('memory', now <= fresh + MEMORY_KEPT, seen)
-        left = server.descriptors()
-        checks.check('descriptors', left <= descriptors, f'{left}, before {descriptors}')
-        backlog = server.metric('sparring_backlog_bytes') + server.metric('sparring_paused_readers')
-        checks.check('backlog', backlog == 0, f'{backlog} bytes and paused readers')
-    finally:
-        status = server.end()
-    lines = server.log_lines()
-    faulty = [line for line in lines if not line.isprintable() or len(line) > LOG_LINE]
-    checks.check('the log', not faulty, f'{len(lines)} lines {faulty[:1] or ""}')
-    checks.check('the end', status == 0, f'exit status {status}')
+    kinds.append('tls_handshakes' if server.scheme == 'wss' else 'crowd')
+    fresh = server.memory()
+    # So that what is kept for use again is there before the first round.
+    Rounds(server).part(FLOOD)
+    check('empty before', server.is_empty(), '0 connections')
+    descriptors = server.descriptors()
+    refused = server.metric(REFUSED, 0)
+    rounds, victim = Rounds(server), Victim(server)
+    victim.start()
+    count = max(3, seconds // PART)
+    for number in range(count):
+        rounds.play(number, STEADY, *[FLOOD] * (number < FLOODS))
+    victim.end()
+    rounds.judge(STEADY, f'; beside a flood {rounds.p99(FLOOD)}')
+    waits = victim.waits or [float('inf')]
+    middle, late = quantile(waits, 0.5), quantile(waits, 0.99)
+    check(
+        'a victim', middle <= VICTIM_MEDIAN and late <= VICTIM_P99 and not victim.failures,
+        f'{len(victim.waits)} served, median {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms '
+        f'{victim.failures[:3] or ""}')
+    slowest = max(victim.health, default=float('inf'))
+    check('health', slowest <= HEALTH_LIMIT, f'answered within {slowest * 1000:.0f} ms')
+    counts = rounds.counts
+    idle = [kind for kind in kinds if counts[kind] + counts[kind + ' reset'] == 0]
+    done = ', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))
+    check('the hostile ones', not idle, done)
+    surprises = counts['surprise']
+    check('they got what they should', surprises == 0, f'{surprises} surprises')
+    refused = server.metric(REFUSED, 0) - refused
+    wanted = REFUSED_PER_SECOND * PART * count
+    seen = f'{refused} connections refused, at least {wanted}'
+    check('the crowd of one address', refused >= wanted, seen)
+    check('empty after', server.is_empty(), '0 connections')
+    now = server.memory_within(fresh + MEMORY_KEPT)
+    seen = f'RssAnon {now >> 10} KiB, at the start {fresh >> 10} KiB'
+    check('memory', now <= fresh + MEMORY_KEPT, seen)
+    left = server.descriptors()
+    check('descriptors', left <= descriptors, f'{left}, before {descriptors}')
+    backlog = server.metric('sparring_backlog_bytes') + server.metric('sparring_paused_readers')
+    check('backlog', backlog == 0, f'{backlog} bytes and paused readers')
 
 
-def beside_stalled(programs, engine, scheme, seconds, checks):
-    server = Server(programs, engine, scheme, PATIENT)
-    try:
-        rounds = Rounds(server)
-        for number in range(max(STALLED_ROUNDS, seconds // PART)):
-            rounds.play(number, STALLED)
-        rounds.judge(STALLED, checks)
-        checks.check('empty after', server.is_empty(), '0 connections')
-    finally:
-        status = server.end()
-    checks.check('the end', status == 0, f'exit status {status}')
-
-
-def available(programs):
-    command = [f'{programs}/sparring-server', '--version', '--verbose']
-    facts = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for name, state in re.findall(r'^engine ([a-z-]+): (.*)$', facts, re.MULTILINE):
-        if state == 'available':
-            yield name
-        else:
-            print(f'skipped: engine {name}: {state}')
+def beside_stalled(server, seconds):
+    rounds = Rounds(server)
+    for number in range(max(STALLED_ROUNDS, seconds // PART)):
+        rounds.play(number, STALLED)
+    rounds.judge(STALLED)
+    check('empty after', server.is_empty(), '0 connections')
 
 
 def main():
     programs, seconds, schemes, engines, clients = sys.argv[1:]
-    checks = Checks()
+    play, limits = (beside_stalled, PATIENT) if clients == 'stalled' else (soak, LIMITS)
     if not OTHER_CPUS:
         print('NOTE: one processor for all: the good load also waits for that')
-    for engine in engines.split(',') if engines else available(programs):
+    for engine in engines.split(','):
         for scheme in schemes.split(','):
             print(f'{engine}, {scheme}:', flush=True)
-            play = beside_stalled if clients == 'stalled' else soak
-            play(programs, engine, scheme, int(seconds), checks)
-    sys.exit(checks.failed)
+            server = Server(programs, engine, scheme, limits)
+            try:
+                play(server, int(seconds))
+            finally:
+                status = server.end()
+            lines = server.log_lines()
+            faulty = [line for line in lines if not line.isprintable() or len(line) > LOG_LINE]
+            check('the log', not faulty, f'{len(lines)} lines {faulty[:1] or ""}')
+            check('the end', status == 0, f'exit status {status}')
+    sys.exit(bool(failed))
 
 
-if __name__ == '__main__':
-    main()
+main()
