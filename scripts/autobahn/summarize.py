@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
 # Where the RFC leaves the answer open, the suite only tells which one it got.
 INFORMATIONAL = {'7.1.6', '7.13.1', '7.13.2'}
@@ -36,10 +37,10 @@ def summarize(outdir, agent, cases, expected):
     # The total comes first, as section 0.
     sections, groups = defaultdict(Counter), defaultdict(list)
     for case in sorted(cases, key=key):
-        behaviour, close = cases[case]['behavior'], cases[case]['behaviorClose']
+        verdict = '{behavior} / close {behaviorClose}'.format(**cases[case])
         for section in (0, key(case)[0]):
-            sections[section][f'{behaviour} / close {close}'] += 1
-        groups[f'{behaviour} / close {close}'].append(case)
+            sections[section][verdict] += 1
+        groups[verdict].append(case)
     for section, counts in sorted(sections.items()):
         words = ', '.join(f'{name} {count}' for name, count in counts.most_common())
         print(f'  {f"section {section}" if section else "all":10}: {words}')
@@ -49,8 +50,7 @@ def summarize(outdir, agent, cases, expected):
     wrong = [case for case in sorted(cases, key=key) if not passes(case, cases[case])]
     for case in wrong[:20]:
         try:
-            with open(os.path.join(outdir, cases[case]['reportfile']), encoding='utf-8') as file:
-                report = json.load(file)
+            report = json.loads((outdir / cases[case]['reportfile']).read_text('utf-8'))
             said = [re.sub(r'\s+', ' ', report[name]) for name in ('result', 'resultClose')]
             print(f'    {case}: {said[0][:200]} | close: {said[1][:160]}')
         except (OSError, ValueError) as error:
@@ -62,12 +62,11 @@ def summarize(outdir, agent, cases, expected):
 
 
 def main():
-    outdir, agents = sys.argv[1], {}
+    outdir, agents = Path(sys.argv[1]), {}
     try:
-        with open(os.path.join(outdir, 'index.json'), encoding='utf-8') as file:
-            reported = json.load(file)
-        with open(os.path.join(outdir, 'wstest.log'), errors='replace') as file:
-            asked = re.search(r'^Cases = (.*)$', file.read(), re.MULTILINE)
+        reported = json.loads((outdir / 'index.json').read_text('utf-8'))
+        log = (outdir / 'wstest.log').read_text(errors='replace')
+        asked = re.search(r'^Cases = (.*)$', log, re.MULTILINE)
         expected, agents = {str(case) for case in ast.literal_eval(asked[1])}, reported
     except (OSError, ValueError, TypeError) as error:
         print(f'no report: {error}')

@@ -418,14 +418,10 @@ for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
     for round in range(2):
         with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
             with context.wrap_socket(raw, server_hostname="localhost", session=session) as s:
+                echoes = s.makefile("rb")
                 for piece in (b"x", b"y" * 100, bytes(range(256)) * 800):
                     s.sendall(piece)
-                    back = b""
-                    while len(back) < len(piece):
-                        more = s.recv(65536)
-                        assert more, "an early end"
-                        back += more
-                    assert back == piece, "other bytes"
+                    assert echoes.read(len(piece)) == piece, "other bytes, or an early end"
                 session = s.session
                 print(s.version(), s.cipher()[0], "resumed" if s.session_reused else "whole")
                 s.unwrap()
