@@ -11,6 +11,7 @@ what most of them want; one that it should not have ended is counted as a surpri
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import socket
@@ -334,4 +335,6 @@ async def main():
 
 
 if __name__ == '__main__':
+    # It warns of every write to a connection that the server has closed.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL + 1)
     asyncio.run(main())
