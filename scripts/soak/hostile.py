@@ -335,6 +335,5 @@ async def main():
 
 
 if __name__ == '__main__':
-    # It warns of every write to a connection that the server has closed.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL + 1)
+    logging.disable()  # asyncio warns of every write to a closed connection.
     asyncio.run(main())

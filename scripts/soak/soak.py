@@ -42,8 +42,8 @@ FLOODS = 3
 P99_RATIO = 1.25
 # A victim from another address: from its connect to its echo, in seconds, at the median and at p99.
 VICTIM, VICTIM_MEDIAN, VICTIM_P99 = '127.0.0.5', 0.1, 0.5
-# What a worker may keep for use again: 16 MiB for messages, 4 MiB of output, 4 MiB to receive in,
-# and as much again for the allocator, as in server/tests/memory.rs.
+# What a worker may keep for use again: 24 MiB of buffers, and as much again for the allocator, as
+# in server/tests/memory.rs.
 MEMORY_KEPT = 48 << 20
 # The longest that /healthz may take beside silent clients of the admin listener, in seconds.
 HEALTH_LIMIT = 1
