@@ -6,7 +6,10 @@ mod program;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 
+use bytes::BytesMut;
+use program::{BINARY, FIN, RSV1, TEXT, masked, plain};
 use program::{Program, client_frame, engines, expect, read_head, rest};
+use protocol::deflate::{CompressorSettings, Deflater};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Message, WebSocket, client::client_with_config};
@@ -96,6 +99,76 @@ fn many_connections_are_served_side_by_side() {
                 assert_eq!(socket.read().expect("echo"), Message::text(format!("{n} {round}")));
             }
         }
+    });
+}
+
+/// Returns a connection that has agreed on compression.
+fn compressed(server: &Program) -> TcpStream {
+    let (line, end) = program::REQUEST.split_at(program::REQUEST.len() - 2);
+    let mut stream = server.connect();
+    let offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    stream.write_all(&[line, offer, end].concat()).expect("request");
+    let head = read_head(&mut stream);
+    assert!(head.contains("Sec-WebSocket-Extensions: permessage-deflate"), "{head}");
+    stream
+}
+
+/// Compresses messages, each with the context of those before.
+fn deflated(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut deflater = Deflater::new(CompressorSettings::default(), true);
+    let mut deflate = |message: &Vec<u8>| {
+        let mut payload = BytesMut::new();
+        deflater.deflate(message, &mut payload);
+        payload.to_vec()
+    };
+    messages.iter().map(&mut deflate).collect()
+}
+
+#[test]
+fn compressed_messages_are_echoed_as_they_came() {
+    on_every_engine(&["--deflate", "takeover"], |server| {
+        let mut stream = compressed(server);
+        let sizes = [0, 1, 300, 5, 70_000, 300, 4 << 20, 10];
+        let messages: Vec<_> = sizes.into_iter().map(|len| b"{\"id\":7}".repeat(len / 8)).collect();
+        let payloads = deflated(&[messages, sizes.map(payload).to_vec()].concat());
+        for payload in &payloads {
+            let sent = [masked(FIN | RSV1 | BINARY, payload), masked(FIN | TEXT, b"between")];
+            stream.write_all(&sent.concat()).expect("send");
+            let echo = [plain(FIN | RSV1 | BINARY, payload), plain(FIN | TEXT, b"between")];
+            expect(&mut stream, &echo.concat());
+        }
+        // The same on another connection, many of them in one read.
+        let small: Vec<_> = (0..200).map(|n| format!("{{\"id\":{n}}}").into_bytes()).collect();
+        let mut stream = compressed(server);
+        let frames = |frame: fn(u8, &[u8]) -> Vec<u8>| -> Vec<u8> {
+            deflated(&small).iter().flat_map(|payload| frame(FIN | RSV1 | TEXT, payload)).collect()
+        };
+        stream.write_all(&frames(masked)).expect("send");
+        expect(&mut stream, &frames(plain));
+    });
+}
+
+#[test]
+fn bombs_are_inflated_while_others_are_served() {
+    let bomb = &deflated(&[vec![0; 48 << 20]])[0];
+    on_every_engine(&["--deflate", "on"], |server| {
+        let mut bystander = websocket(server);
+        let mut bombers: Vec<_> = (0..4).map(|_| compressed(server)).collect();
+        for stream in &mut bombers {
+            // What stands behind a bomb waits with it.
+            let behind = masked(FIN | TEXT, b"behind it");
+            let sent = [masked(FIN | RSV1 | BINARY, bomb), behind].concat();
+            stream.write_all(&sent).expect("send");
+        }
+        bombers[0].shutdown(Shutdown::Write).expect("half-close");
+        for n in 0..100 {
+            echoed(&mut bystander, &Message::text(format!("{n}")));
+        }
+        let echo = [plain(FIN | RSV1 | BINARY, bomb), plain(FIN | TEXT, b"behind it")].concat();
+        for stream in &mut bombers {
+            expect(stream, &echo);
+        }
+        assert_eq!(rest(&mut bombers[0]), b"");
     });
 }
 

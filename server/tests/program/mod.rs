@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use server::config::ListenAddress;
 
-pub(crate) use frames::client_frame;
+pub(crate) use frames::{BINARY, FIN, RSV1, TEXT, client_frame, masked, plain};
 
 /// Time limit that only a hang reaches, on the slowest machine.
 pub const LONG: Duration = Duration::from_secs(30);
