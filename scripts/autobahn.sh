@@ -4,18 +4,23 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/autobahn.sh [server|client|both] [core|all] [--tls] [--container]
+usage: scripts/autobahn.sh [server|client|both] [core|fast|all] [--engine NAME] [--tls] [--container]
 
-  server   sparring-server with its default flags, as the suite's peer
+  server   sparring-server, as the suite's peer
   client   sparring-loadgen echo, as the suite's peer
   both     one after the other (the default)
 
   core     sections 1 to 7 and 10: 247 cases, some seconds
-  all      with section 9, large messages and many fragments: 301 cases, about a minute (the default)
+  fast     with section 9, large messages and many fragments, and 72 cases of the sections 12 and 13, compression: 373
+           cases, about two minutes each way (the default)
+  all      every case: 517, about ten minutes each way
 
-  --tls         over wss://; openssl makes the certificate of the suite's server
-  --container   take the suite from its official image, with docker, in place of package registries. The suite then
-                listens on all interfaces while it tests the client.
+  --engine NAME  uring, epoll or tokio-uring, in place of auto
+  --tls          over wss://; openssl makes the certificate of the suite's server
+  --container    take the suite from its official image, with docker, in place of package registries. The suite then
+                 listens on all interfaces while it tests the client.
+
+Beyond core, both programs run with --deflate takeover, otherwise with their default flags.
 
 The suite needs Python 2.7. It is set up beside the build, nothing on the system is changed: with Debian's packages for
 it where apt-get can have them, else with a Python 2.7 of pyenv or $PYTHON2. Needs python3. Where it cannot be had, the
@@ -102,6 +107,7 @@ start_server() {
     local line log=$reports/server.log
     local listen=(--listen 127.0.0.1:0)
     [ "$tls" = no ] || listen=(--listen wss://127.0.0.1:0 --tls-self-signed)
+    listen+=("${deflate[@]}" "${engine[@]}")
     exec {said}< <(exec "$programs/sparring-server" "${listen[@]}" 2>"$log")
     server=$!
     read -r -t 20 line <&"$said" || fail "the server did not start:" "$(cat "$log")"
@@ -148,12 +154,13 @@ test_client() {
     export -f run_client
     # The suite tells how many cases there are in AUTOBAHN_COUNT.
     AGENT=sparring-loadgen CLIENT_TIMEOUT=600 "$suite/run-client-test.sh" "$(free_port)" "$reports/client$suffix" "$cases" -- \
-        bash -c 'run_client "$@"' run_client "$programs/sparring-loadgen" "${trust[@]}" || status=$?
+        bash -c 'run_client "$@"' run_client "$programs/sparring-loadgen" "${trust[@]}" "${deflate[@]}" "${engine[@]}" || status=$?
     return "$status"
 }
 
 who=both
-cases="core,9.*"
+cases=fast
+engine=()
 container=no
 tls=no
 suffix=""
@@ -164,8 +171,12 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     server | client | both) who=$1 ;;
-    core) cases=core ;;
-    all) cases="core,9.*" ;;
+    core | fast | all) cases=$1 ;;
+    --engine)
+        [ $# -gt 1 ] || usage_error "--engine needs a name"
+        engine=(--engine "$2")
+        shift
+        ;;
     --container) container=yes ;;
     --tls) tls=yes suffix=-tls ;;
     *) usage_error "unknown argument: $1" ;;
@@ -173,6 +184,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+deflate=()
+[ "$cases" = core ] || deflate=(--deflate takeover)
 root=$(cd -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/.." && pwd)
 cd -- "$root"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}

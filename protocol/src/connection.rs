@@ -172,6 +172,7 @@ impl Connection {
             payload: start..end,
             key,
             whole: true,
+            whole_compressed: false,
         })
     }
 
@@ -381,8 +382,9 @@ impl Connection {
         if last {
             self.kind = None;
         }
-        let (compressed, whole) = (self.compressed, header_here && first && last);
-        Some(Chunk { kind, first, last, compressed, payload, key, whole })
+        let (compressed, is_whole) = (self.compressed, header_here && first && last);
+        let (whole, whole_compressed) = (is_whole && !compressed, is_whole && compressed);
+        Some(Chunk { kind, first, last, compressed, payload, key, whole, whole_compressed })
     }
 
     /// Begins a control frame with a checked header and the part of its payload that has arrived.

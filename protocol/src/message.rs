@@ -66,20 +66,28 @@ pub struct Chunk {
     pub payload: Range<usize>,
     /// Key, rotated to the first byte of `payload`; zero where nothing is masked.
     pub(crate) key: MaskingKey,
-    /// True if header and payload are completely in this input.
+    /// True if header and payload are completely in this input, and not compressed.
     pub(crate) whole: bool,
+    /// True if they are, and compressed.
+    pub(crate) whole_compressed: bool,
 }
 
 impl Chunk {
-    /// Returns whether this is a whole unfragmented message **and its header lies in the same
-    /// input**, directly before `payload`. Only then is there room for the header of an echo that
-    /// is built in place.
+    /// Returns whether this is a whole unfragmented message, not compressed, **and its header lies
+    /// in the same input**, directly before `payload`. Only then is there room for the header of an
+    /// echo that is built in place.
     ///
     /// A chunk with `first` and `last` whose header came with an earlier input is not whole in this
     /// sense.
     #[inline]
     pub fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Returns whether this is what [`is_whole`](Chunk::is_whole) says, but compressed.
+    #[inline]
+    pub fn is_whole_compressed(&self) -> bool {
+        self.whole_compressed
     }
 }
 

@@ -183,7 +183,7 @@ struct Arguments {
     #[arg(long, value_name = "BITS", default_value_t = 15, value_parser = clap::value_parser!(u8).range(9..=15), help_heading = COMPRESSION)]
     deflate_window_bits: u8,
 
-    /// Memory of a compressor, from 1 to 9: 2^(N + 9) bytes beside its window.
+    /// Memory of a compressor, from 1 (260 KiB with the largest window) to 9 (480 KiB).
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=9), help_heading = COMPRESSION)]
     deflate_memory_level: u8,
 

@@ -126,10 +126,10 @@ impl Echo {
     /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before
     /// the fault has been echoed and nothing after it will be. `origin`: where
     /// `input` lies.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(
         &mut self,
-        mut peer: Peer<'_>,
+        peer: &mut Peer<'_>,
         input: &mut [u8],
         mut at: usize,
         origin: Input,
@@ -138,21 +138,18 @@ impl Echo {
         let mut replies = Replies { range: at..at, origin };
         let outcome = loop {
             let done = match peer.socket.next(&self.limits, input, &mut at) {
-                Ok(Some(Event::Data(chunk))) if chunk.compressed => {
-                    match self.echo_compressed(&mut peer, chunk, input, &mut replies, out) {
-                        Ok(true) => Ok(()),
-                        Ok(false) => {
-                            self.keep(peer.assembly, BytesMut::from(&input[at..]), out);
-                            break Ok(Flow::Parked);
-                        }
-                        Err(error) => Err(error),
-                    }
-                }
                 Ok(Some(Event::Data(chunk))) if chunk.is_whole() => {
                     self.echo_in_place(peer.socket, chunk, input, &mut replies)
                 }
+                Ok(Some(Event::Data(chunk))) if chunk.compressed => {
+                    match self.echo_compressed(peer, chunk, input, at, &mut replies, out) {
+                        Ok(true) => Ok(()),
+                        Ok(false) => break Ok(Flow::Parked),
+                        Err(error) => Err(error),
+                    }
+                }
                 Ok(Some(Event::Data(chunk))) => {
-                    self.assemble(&mut peer, chunk, input, &mut replies, out)
+                    self.assemble(peer, chunk, input, &mut replies, out)
                 }
                 Ok(Some(Event::Ping(ping))) => {
                     replies.flush(input, out);

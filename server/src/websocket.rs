@@ -192,20 +192,17 @@ impl WebSocketEcho {
         out: &mut Output<'_>,
     ) {
         let flow = self.read(c, bytes, at, Input::Received, out);
-        if self.charges
-            && matches!(flow, Ok(Flow::Open | Flow::Parked))
-            && !self.charge(c, (bytes.len() - at) as u64, out)
+        if (self.charges || !matches!(flow, Ok(Flow::Open)))
+            && self.follow(c, flow, (bytes.len() - at) as u64, out)
         {
-            return;
-        }
-        if self.follow(c, flow, out) {
             c.parked = Parked::Yes;
             self.parked.push_back(id);
             out.pause();
         }
     }
 
-    #[inline]
+    // Inlined, because the origin of the input is then known.
+    #[inline(always)]
     fn read(
         &mut self,
         c: &mut Connection,
@@ -216,24 +213,27 @@ impl WebSocketEcho {
     ) -> Result<Flow, ProtocolError> {
         let Stage::Open(socket) = &mut c.stage else { return Ok(Flow::Open) };
         let compression = &mut c.account.compression;
-        let peer = Peer { socket, assembly: &mut c.assembly, compression };
+        let mut peer = Peer { socket, assembly: &mut c.assembly, compression };
         let arrivals = self.echo.arrivals();
-        let flow = self.echo.read(peer, bytes, at, input, out);
+        let flow = self.echo.read(&mut peer, bytes, at, input, out);
         if self.echo.arrivals() != arrivals {
             c.clear_stuck();
         }
         flow
     }
 
-    /// Does what the outcome of a read asks for. Returns whether the connection is parked.
-    #[inline]
+    /// Charges a read of so many bytes, and does what its outcome asks for. Returns whether the
+    /// connection is parked.
+    #[inline(never)]
     fn follow(
         &mut self,
         c: &mut Connection,
         flow: Result<Flow, ProtocolError>,
+        bytes: u64,
         out: &mut Output<'_>,
     ) -> bool {
         match flow {
+            Ok(Flow::Open | Flow::Parked) if self.charges && !self.charge(c, bytes, out) => {}
             Ok(Flow::Open) => {}
             Ok(Flow::Parked) => return true,
             // A Pong to a ping may still follow the Close that the ping crossed.
@@ -260,18 +260,15 @@ impl WebSocketEcho {
         };
         // It was not read from, so nothing could arrive.
         c.heard(out.now());
-        if self.charges && matches!(flow, Ok(Flow::Open | Flow::Parked)) && !self.charge(c, 0, out)
-        {
-            return false;
-        }
-        let is_open = matches!(flow, Ok(Flow::Open));
-        if self.follow(c, flow, out) {
+        let goes_on = matches!(flow, Ok(Flow::Open));
+        if self.follow(c, flow, 0, out) {
             return true;
         }
         let at_eof = std::mem::replace(&mut c.parked, Parked::No) == Parked::AtEof;
-        if is_open && at_eof {
+        if goes_on && at_eof {
             self.finish(c, CloseMode::Flush, out);
-        } else if is_open && c.account.paused_until == Nanos::NEVER {
+        } else if goes_on && c.account.paused_until == Nanos::NEVER {
+            // If its rate has just closed it, there is nothing to read any more.
             out.resume();
         }
         false

@@ -17,7 +17,7 @@ use crate::target::url::Url;
 const EXAMPLES: &str = "\
 Examples:
   sparring-loadgen echo ws://127.0.0.1:8080/chat                  echoes until the server closes, or Ctrl-C
-  sparring-loadgen echo 'ws://127.0.0.1:9001/runCase?case={n}&agent=sparring' --repeat 1..301
+  sparring-loadgen echo 'ws://127.0.0.1:9001/runCase?case={n}&agent=sparring' --repeat 1..517
                                                                   the Autobahn testsuite's cases, one by one
 
 Every message comes back when all of it has arrived, in one frame of its kind. Pings are answered, and a Close by the
@@ -63,7 +63,7 @@ pub(super) struct EchoArguments {
 fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
     let ends =
         text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..=to.parse().ok()?));
-    ends.ok_or_else(|| "two numbers are needed, as in 1..301".to_owned())
+    ends.ok_or_else(|| "two numbers are needed, as in 1..517".to_owned())
 }
 
 impl EchoArguments {

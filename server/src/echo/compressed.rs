@@ -50,9 +50,26 @@ impl Inflation {
 
 impl Echo {
     /// Inflates a chunk, and echoes the message that it ends. Returns false where that takes more
-    /// work than a read may: the message is open then, and has what is left.
+    /// work than a read may: the message is open then, and has what is left, with `input[at..]`.
     #[inline(never)]
+    #[cold]
     pub(super) fn echo_compressed(
+        &mut self,
+        peer: &mut Peer<'_>,
+        chunk: Chunk,
+        input: &mut [u8],
+        at: usize,
+        replies: &mut Replies,
+        out: &mut Output<'_>,
+    ) -> Result<bool, ProtocolError> {
+        let is_done = self.inflate_chunk(peer, chunk, input, replies, out)?;
+        if !is_done {
+            self.keep(peer.assembly, BytesMut::from(&input[at..]), out);
+        }
+        Ok(is_done)
+    }
+
+    fn inflate_chunk(
         &mut self,
         peer: &mut Peer<'_>,
         chunk: Chunk,
@@ -61,7 +78,7 @@ impl Echo {
         out: &mut Output<'_>,
     ) -> Result<bool, ProtocolError> {
         let passes = peer.compression().way == Way::Passthrough;
-        if passes && chunk.is_whole() {
+        if passes && chunk.is_whole_compressed() {
             return self.pass_in_place(peer, chunk, input, replies, out);
         }
         let Chunk { kind, first, last, .. } = chunk;
@@ -146,7 +163,7 @@ impl Echo {
     }
 
     /// Keeps what arrived behind a parked message.
-    pub(super) fn keep(&mut self, assembly: &mut Assembly, input: BytesMut, out: &mut Output<'_>) {
+    fn keep(&mut self, assembly: &mut Assembly, input: BytesMut, out: &mut Output<'_>) {
         if let Some(inflation) = &mut self.assemblies.open(assembly, out).inflation {
             inflation.input = input;
         }
