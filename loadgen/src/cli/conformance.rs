@@ -22,13 +22,13 @@ Each case has a control connection, which must go on echoing. Verdicts:
   lax       tolerated, dropped without a status or a close code, or refused with another status than the most exact one
   wrong     another answer than the right one
   broken    the server ended, or the control connection was disturbed
-  skipped   needs limits that only flags of sparring-server set
+  skipped   needs limits that only flags of sparring-server set, or compression, which the server declines
 
 Some cases send 64 MiB. Test only servers that are yours.
 
 Exit status: 0 all OK (or skipped); 1 not all OK; 2 wrong usage, or nothing answers.";
 
-/// Sends some 350 usual, unusual and hostile inputs and prints for each what is expected and what
+/// Sends some 400 usual, unusual and hostile inputs and prints for each what is expected and what
 /// is seen.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

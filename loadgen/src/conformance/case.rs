@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::control::ControlConnection;
+use super::deflate::{self, Deflated};
 use super::observe::{Answer, End, Frame, Seen, describe_replies, observe_answer, observe_frames};
 use super::servers::{Servers, Target, Variant};
 use super::wire::{self, PING, frame};
@@ -30,7 +31,8 @@ pub enum Verdict {
     Wrong,
     /// The server ended, or the control connection was disturbed.
     Broken,
-    /// The case needs limits that only our server's flags set.
+    /// The case needs limits that only our server's flags set, or an extension that the server
+    /// declines.
     Skipped,
 }
 
@@ -52,6 +54,10 @@ pub(super) enum Check {
     /// Writes after a handshake, and the expected answers: the data and control frames that come
     /// back, and the end.
     Frames(Vec<Vec<u8>>, Vec<Frame>, End),
+    /// The answer to this offer of extensions, which must decline it.
+    Declined(&'static str),
+    /// Compressed messages, where the server agrees.
+    Deflated(Deflated),
     /// Anything else.
     Scenario(&'static str, fn(&Target) -> Outcome),
 }
@@ -125,6 +131,24 @@ impl Case {
         Self::new(id, sent, section, Check::Scenario(expected, run))
     }
 
+    pub(super) fn declined(
+        id: impl Into<String>,
+        sent: impl Into<String>,
+        section: &'static str,
+        offer: &'static str,
+    ) -> Self {
+        Self::new(id, sent, section, Check::Declined(offer))
+    }
+
+    pub(super) fn deflated(
+        id: &str,
+        sent: &str,
+        section: &'static str,
+        deflated: Deflated,
+    ) -> Self {
+        Self::new(id, sent, section, Check::Deflated(deflated))
+    }
+
     pub(super) fn on(mut self, on: Variant) -> Self {
         self.on = on;
         self
@@ -148,6 +172,8 @@ impl Case {
             Check::Request(_, answer) => answer.to_string(),
             Check::Frames(_, replies, end) if replies.is_empty() => end.to_string(),
             Check::Frames(_, replies, end) => format!("{}, {end}", describe_replies(replies)),
+            Check::Declined(_) => "101 without the extension".to_owned(),
+            Check::Deflated(deflated) => deflated.expected(),
             Check::Scenario(expected, _) => (*expected).to_owned(),
         }
     }
@@ -174,12 +200,14 @@ impl Case {
                 });
                 end.judge(replies, &seen)
             }
+            Check::Declined(offer) => deflate::decline(offer, target),
+            Check::Deflated(deflated) => deflated.run(target),
             Check::Scenario(_, run) => run(target),
         }
     }
 }
 
-fn no_connection() -> Outcome {
+pub(super) fn no_connection() -> Outcome {
     (Verdict::Broken, "no connection".into())
 }
 
@@ -187,7 +215,7 @@ fn no_connection() -> Outcome {
 /// finding, because the server may have closed the connection. The probe is sent after
 /// `probe_behind` replies, so that no frame precedes the server's 101 (RFC 6455 4.1). The probe's
 /// pong may overtake an echo (5.5.3), and would otherwise end a case too early.
-fn exchange(
+pub(super) fn exchange(
     stream: &TcpStream,
     writes: &[Vec<u8>],
     probe_behind: Option<usize>,

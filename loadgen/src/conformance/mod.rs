@@ -9,6 +9,7 @@
 mod case;
 mod close;
 mod control;
+mod deflate;
 mod frames;
 mod handshake;
 mod load;
@@ -24,8 +25,14 @@ pub use servers::{ConformanceError, FLAGS, Servers};
 /// Runs all cases, many at once.
 #[must_use]
 pub fn run(servers: &Servers) -> Vec<CaseResult> {
-    let cases =
-        [handshake::cases(servers), frames::cases(), text::cases(), close::cases(), load::cases()];
+    let cases = [
+        handshake::cases(servers),
+        frames::cases(),
+        text::cases(),
+        close::cases(),
+        deflate::cases(),
+        load::cases(),
+    ];
     case::run_all(&cases.concat(), servers)
 }
 

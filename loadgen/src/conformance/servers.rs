@@ -14,16 +14,17 @@ use crate::target::url::{Port, Url};
 pub(super) const PATH: &str = "/chat";
 pub(super) const ORIGIN: &str = "http://good.example";
 
-/// Flags of the five variants of our server, in the order of [`Servers::own`].
+/// Flags of the six variants of our server, in the order of [`Servers::own`].
 ///
 /// A connection that is silent has a second, which is more than a control connection pauses on a
 /// busy machine.
-pub const FLAGS: [&[&str]; 5] = [
+pub const FLAGS: [&[&str]; 6] = [
     &[],
     &["--max-message", "64KiB", "--max-fragments", "100"],
     &["--path", PATH, "--origin", ORIGIN],
     &["--handshake-timeout", "1s", "--idle-timeout", "1s"],
     &["--message-timeout", "300ms", "--subprotocol", "chat"],
+    &["--deflate", "takeover", "--max-message", "1MiB"],
 ];
 
 /// Variant of the server that a case needs.
@@ -39,9 +40,13 @@ pub(super) enum Variant {
     ShortDeadlines,
     /// Ours, with a short deadline for messages and a subprotocol.
     MessagePolicy,
+    /// Any server, ours with compression.
+    Deflate,
+    /// Ours, with compression and 1 MiB to a message.
+    DeflateSmall,
 }
 
-/// The servers that cases run against: one foreign server, or five of ours with different limits.
+/// The servers that cases run against: one foreign server, or six of ours with different limits.
 #[derive(Debug)]
 pub struct Servers {
     pub(super) host: String,
@@ -76,14 +81,14 @@ pub enum ConformanceError {
 }
 
 impl Servers {
-    /// Returns five of our servers, started with [`FLAGS`]. `pid` is the process of the first one.
+    /// Returns six of our servers, started with [`FLAGS`]. `pid` is the process of the first one.
     /// Over `wss` each is reached by a relay that adds TLS.
     ///
     /// # Errors
     ///
     /// Fails if no relay can be set up.
     pub fn own(
-        addresses: [SocketAddr; 5],
+        addresses: [SocketAddr; 6],
         pid: u32,
         transport: Transport,
         patience: Duration,
@@ -130,7 +135,12 @@ impl Servers {
     }
 
     fn address(&self, variant: Variant) -> Option<SocketAddr> {
-        self.addresses.get(variant as usize).copied()
+        let place = match variant {
+            Variant::Deflate if self.pid.is_none() => Variant::Default as usize,
+            Variant::DeflateSmall => Variant::Deflate as usize,
+            _ => variant as usize,
+        };
+        self.addresses.get(place).copied()
     }
 
     /// Returns the process of the default server, where it is ours.

@@ -7,6 +7,7 @@ use super::servers::Target;
 
 /// The key of RFC 6455 1.3 and the answer to it.
 pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(super) const NONCE: &[u8; 16] = b"the sample nonce";
 pub(super) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 pub(super) const TEXT: u8 = 1;
@@ -19,9 +20,14 @@ pub(super) const FIN: u8 = 0x80;
 
 /// A request that opens a WebSocket.
 pub(super) fn request(host: &str, path: &str) -> Vec<u8> {
+    request_with(host, path, "")
+}
+
+/// The same with further lines.
+pub(super) fn request_with(host: &str, path: &str, lines: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{lines}\r\n"
     )
     .into_bytes()
 }
