@@ -27,7 +27,7 @@ use protocol::{
     encode_control, server_header_len, write_server_header_before,
 };
 
-use self::compressed::{Inflation, TURN_WORK};
+use self::compressed::{Inflation, MIN_READ_WORK, TURN_WORK};
 use crate::deflate::{Compression, Deflate};
 use crate::stats::DeflateCounters;
 
@@ -74,6 +74,8 @@ pub(crate) struct Echo {
     deflated: DeflateCounters,
     /// Work that may still be spent on inflating in this turn.
     work_left: usize,
+    /// Work that the current read, or the turn of a parked connection, may still do.
+    read_work_left: usize,
     /// What a step inflates.
     inflated: Vec<u8>,
 }
@@ -88,6 +90,7 @@ impl Echo {
             deflate,
             deflated: DeflateCounters::default(),
             work_left: TURN_WORK,
+            read_work_left: 0,
             inflated: Vec::new(),
         }
     }
@@ -136,6 +139,7 @@ impl Echo {
         out: &mut Output<'_>,
     ) -> Result<Flow, ProtocolError> {
         let mut replies = Replies { range: at..at, origin };
+        self.read_work_left = self.work_left.max(MIN_READ_WORK);
         let outcome = loop {
             let done = match peer.socket.next(&self.limits, input, &mut at) {
                 Ok(Some(Event::Data(chunk))) if chunk.is_whole() => {

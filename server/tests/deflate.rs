@@ -509,6 +509,37 @@ fn a_bomb_is_inflated_in_turns_while_others_are_served() {
     }
 }
 
+/// Each is inflated in one step. All of them would take seconds, and nobody else would be served.
+#[test]
+fn many_small_bombs_in_one_read_are_inflated_in_turns() {
+    for echo in [DeflateEcho::Passthrough, DeflateEcho::Recompress] {
+        let mut driven = Driven::new(settings(true, 15, echo));
+        let (at, _) = driven.open(Some("permessage-deflate"));
+        let mut client = Client::new(true, true, 15, 15);
+        let frames: Vec<_> = (0..500).map(|_| client.message(BINARY, &[0; 8000])).collect();
+        let mut wire = driven.receive(at, &frames.concat());
+        let (mut turns, mut echoes) = (0, 0);
+        loop {
+            let mut rest = &wire[..];
+            let before = echoes;
+            while !rest.is_empty() {
+                let (_, _, _, message, next) = client.read(rest);
+                assert!(message == [0; 8000]);
+                (rest, echoes) = (next, echoes + 1);
+            }
+            assert!(echoes - before <= 50, "{} in a turn", echoes - before);
+            if !driven.worker.peers[at].is_paused {
+                break;
+            }
+            driven.turn();
+            turns += 1;
+            wire = driven.output(at);
+        }
+        assert_eq!(echoes, 500);
+        assert!((20..=100).contains(&turns), "{turns} turns");
+    }
+}
+
 #[test]
 fn parked_connections_take_turns() {
     let mut driven = Driven::new(passthrough(false));

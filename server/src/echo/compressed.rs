@@ -14,12 +14,19 @@ use protocol::{Chunk, MessageKind, ProtocolError, server_header_len, write_serve
 use super::{Assembly, Echo, HEADER_ROOM, Peer, Replies, framed, with_header_room};
 use crate::deflate::Way;
 
-/// Work that the reads of a turn may spend on inflating: one for each byte that comes out, and
-/// [`READ_WORK`] for each that goes in. Each read may do one step in any case.
+/// Work that the reads of a turn may spend on inflating: one for each byte that comes out,
+/// [`READ_WORK`] for each that goes in, and [`BEGIN_WORK`] for each message. A unit takes 14 ns or
+/// less, whatever the input.
 pub(super) const TURN_WORK: usize = 256 << 10;
+
+/// Work that each read may do in any case, so that the usual ones park nothing.
+pub(super) const MIN_READ_WORK: usize = 64 << 10;
 
 /// Work of a parked connection's turn.
 const RESUMED_WORK: usize = 64 << 10;
+
+/// Work of a message besides its bytes: the inflater is given what the message may refer to.
+const BEGIN_WORK: usize = 64;
 
 /// Work of inflating a byte of input, besides what comes out: blocks that are empty, or have codes
 /// of their own, cost time without output.
@@ -149,6 +156,7 @@ impl Echo {
         out: &mut Output<'_>,
     ) -> Result<Option<BytesMut>, ProtocolError> {
         self.work_left = RESUMED_WORK;
+        self.read_work_left = RESUMED_WORK;
         let message = self.assemblies.open(peer.assembly, out);
         let Some(mut inflation) = message.inflation.take() else {
             return Ok(Some(BytesMut::new()));
@@ -235,6 +243,7 @@ impl Echo {
     }
 
     fn begin(&mut self, peer: &mut Peer<'_>, kind: MessageKind) -> Inflater {
+        self.spend(BEGIN_WORK);
         let mut inflater = self.deflate.take_inflater();
         inflater.begin(kind, peer.compression().received());
         inflater
@@ -253,6 +262,9 @@ impl Echo {
         self.inflated.resize(STEP, 0);
         let mut read = 0;
         loop {
+            if self.read_work_left == 0 {
+                return Ok(Some(read));
+            }
             let end = input.len().min(read + STEP);
             let ends = last && end == input.len();
             let step =
@@ -267,14 +279,16 @@ impl Echo {
             read += step.read;
             self.deflated.bytes_in += step.read as u64;
             self.deflated.bytes_inflated += step.written as u64;
-            self.work_left = self.work_left.saturating_sub(step.written + READ_WORK * step.read);
+            self.spend(step.written + READ_WORK * step.read);
             if step.done && end == input.len() {
                 return Ok(None);
             }
-            if self.work_left == 0 {
-                return Ok(Some(read));
-            }
         }
+    }
+
+    fn spend(&mut self, work: usize) {
+        self.work_left = self.work_left.saturating_sub(work);
+        self.read_work_left = self.read_work_left.saturating_sub(work);
     }
 }
 
