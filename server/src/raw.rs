@@ -116,7 +116,7 @@ impl Handler for RawEcho {
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
-        if self.lifecycle.alarm(w) {
+        if self.lifecycle.alarm(w, false) {
             for id in w.ids() {
                 w.with(id, |_, out| out.close(CloseMode::Flush));
             }

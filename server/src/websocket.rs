@@ -549,7 +549,7 @@ impl Handler for WebSocketEcho {
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
-        if self.lifecycle.alarm(w) {
+        if self.lifecycle.alarm(w, !self.parked.is_empty()) {
             for id in w.ids() {
                 w.with(id, |c, out| self.close_going_away(c, "", out));
             }

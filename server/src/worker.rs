@@ -196,8 +196,9 @@ impl WorkerLifecycle {
         w.set_alarm(Some(w.now()));
     }
 
-    /// Continues a drain. Returns whether the handler is to close its connections now.
-    pub(crate) fn alarm<H: Handler>(&mut self, w: &mut Worker<'_, H>) -> bool {
+    /// Continues a drain. Returns whether the handler is to close its connections now. `has_work`:
+    /// messages have arrived that the handler has not echoed yet.
+    pub(crate) fn alarm<H: Handler>(&mut self, w: &mut Worker<'_, H>, has_work: bool) -> bool {
         if self.step_at.is_none_or(|at| w.now() < at) {
             // It was set to hurry.
             w.set_alarm(self.step_at);
@@ -206,7 +207,7 @@ impl WorkerLifecycle {
         self.step_at = None;
         let Phase::Draining { until, received, quiet } = self.phase else { return false };
         let so_far = w.counters().bytes_in;
-        let quiet = if so_far == received { quiet + 1 } else { 0 };
+        let quiet = if so_far == received && !has_work { quiet + 1 } else { 0 };
         let closes = quiet >= Self::QUIET_CHECKS || w.now() >= until;
         if closes {
             self.phase = Phase::Closing;

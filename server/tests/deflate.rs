@@ -92,7 +92,7 @@ impl WorkerCore<WebSocketEcho> for Worker {
         self.peers.len()
     }
     fn ids(&self) -> Vec<ConnId> {
-        Vec::new()
+        (0..self.peers.len()).map(id).collect()
     }
     fn set_alarm(&mut self, at: Option<Nanos>) {
         self.alarm = at;
@@ -604,6 +604,24 @@ fn a_close_behind_a_parked_message_is_answered_after_it() {
     let (_, _, _, message, rest) = client.read(&wire);
     assert_eq!(message.len(), 4 << 20);
     assert_eq!(rest, server_close(1000, ""));
+}
+
+#[test]
+fn a_drain_echoes_a_parked_message_before_it_closes() {
+    let mut driven = Driven::new(passthrough(false));
+    let (at, _) = driven.open(Some("permessage-deflate"));
+    let mut client = Client::new(false, false, 15, 15);
+    let frame = bomb(&mut client);
+    driven.receive(at, &frame);
+    driven.handler.woken(&mut driven.worker, server::DRAIN);
+    for _ in 0..200 {
+        driven.worker.now = driven.worker.now + Duration::from_millis(1);
+        driven.turn();
+    }
+    let wire = driven.output(at);
+    let (_, compressed, _, message, rest) = client.read(&wire);
+    assert_eq!((compressed, message.len()), (true, 4 << 20));
+    assert_eq!(rest, server_close(1001, ""));
 }
 
 #[test]
