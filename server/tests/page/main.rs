@@ -102,6 +102,19 @@ fn a_browser_talks_to_the_server_over_tls() {
     ));
 }
 
+#[test]
+fn a_browser_talks_to_the_server_compressed() {
+    for echo in ["passthrough", "recompress"] {
+        let flags = ["--subprotocol", "chat", "--deflate", "takeover", "--deflate-echo", echo];
+        let server = Program::start(&flags);
+        let Some(mut browser) = Browser::start() else { return };
+        let mut tab = browser.open(&url(&server));
+        opened(&mut tab);
+        assert_eq!(tab.run("socket.extensions"), "permessage-deflate");
+        echoes_of_every_kind(&mut tab);
+    }
+}
+
 fn talk(mut server: Program) {
     let Some(mut browser) = Browser::start() else { return };
     let mut tab = browser.open(&url(&server));
