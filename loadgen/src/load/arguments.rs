@@ -46,14 +46,19 @@ struct Shorthands {
     #[arg(long, help_heading = MESSAGES)]
     binary: bool,
 
-    /// Content of text messages: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
-    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["mixed", "ascii"]).map(text_kind),
+    /// Content of text messages: Latin, Cyrillic, CJK and emoji, ASCII alone, or JSON records.
+    /// Implies --text.
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["mixed", "ascii", "json"]).map(text_kind),
           conflicts_with = "binary", help_heading = MESSAGES)]
     text_kind: Option<Payload>,
 }
 
 fn text_kind(name: String) -> Payload {
-    if name == "ascii" { Payload::TextAscii } else { Payload::TextMixed }
+    match name.as_str() {
+        "ascii" => Payload::TextAscii,
+        "json" => Payload::TextJson,
+        _ => Payload::TextMixed,
+    }
 }
 
 impl Shorthands {
@@ -148,7 +153,7 @@ impl FromArgMatches for LoadArguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Mask, Sizes};
+    use crate::load::{Deflate, Mask, Sizes};
 
     fn parse(line: &str) -> Result<LoadArguments, String> {
         let command = LoadArguments::augment_args(Command::new("load").no_binary_name(true));
@@ -219,7 +224,8 @@ mod tests {
             "-c 9 --pipeline 4 -R 50k --arrival burst:8 --max-outstanding 9 -n 1000 -d 3s -w 0 --settle 1ms \
              --payload-size-list 64:9,4096:1 --text-kind ascii --fragments 3 --mask fixed --no-verify \
              --seed 7 --idle 7 --connect-rate 10k --ping-interval 1s --messages-per-connection 10 \
-             --channel-lifetime 5s --reconnect --connect-timeout 2s --timeout 1s",
+             --channel-lifetime 5s --reconnect --connect-timeout 2s --timeout 1s --deflate takeover \
+             --deflate-window-bits 12 --deflate-memory-level 3",
         );
         let expected = Load {
             transport: all.transport,
@@ -246,6 +252,9 @@ mod tests {
             reconnect: true,
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(1),
+            deflate: Deflate::Takeover,
+            deflate_window_bits: 12,
+            deflate_memory_level: 3,
             unknown: Default::default(),
         };
         assert_eq!(all, expected);
@@ -258,6 +267,7 @@ mod tests {
         assert_eq!(load("--binary").payload, Payload::Binary);
         assert_eq!(load("--text").payload, Payload::TextMixed);
         assert_eq!(load("--text --text-kind ascii").payload, Payload::TextAscii);
+        assert_eq!(load("--text-kind json").payload, Payload::TextJson);
         assert!(parse("--text --binary").is_err_and(|error| error.contains("--binary")));
     }
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use super::Load;
+use super::{Deflate, Load};
 
 /// The scenarios that come with the program.
 static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
@@ -126,7 +126,14 @@ fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
 
 fn unknown_key(path: &str) -> anyhow::Error {
     let key = path.rsplit('.').next().unwrap_or(path);
-    let known = serde_json::to_value(Load::default()).unwrap_or_default();
+    // Values other than the defaults, with which a field may be left out.
+    let load = Load {
+        deflate: Deflate::On,
+        deflate_window_bits: 9,
+        deflate_memory_level: 9,
+        ..Load::default()
+    };
+    let known = serde_json::to_value(load).unwrap_or_default();
     let known = known.as_object().into_iter().flat_map(|load| load.keys().map(String::as_str));
     let hint = did_you_mean(key, known.chain(["name", "aliases", "description", "load"]));
     anyhow!("the key `{path}` is unknown{hint}")

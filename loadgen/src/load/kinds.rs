@@ -81,4 +81,7 @@ pub enum Payload {
     TextAscii,
     /// Seeded text of mixed scripts (Latin, Cyrillic, CJK, emoji) in text messages.
     TextMixed,
+    /// Seeded JSON in text messages: records whose values differ, as an API returns them. A message
+    /// is a part of their list, and no whole document.
+    TextJson,
 }

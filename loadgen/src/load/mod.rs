@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
+use protocol::deflate::{CompressorSettings, MAX_WINDOW_BITS};
+use protocol::handshake::deflate::Offer;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use arguments::LoadArguments;
@@ -29,6 +31,7 @@ pub(crate) const LOAD: &str = "Load";
 const MESSAGES: &str = "Messages";
 pub(crate) const CONNECTIONS: &str = "Connections";
 const LIMITS: &str = "Limits";
+const COMPRESSION: &str = "Compression";
 
 /// Everything that defines the traffic of a run. The target and the placement are not part of it.
 ///
@@ -157,10 +160,51 @@ pub struct Load {
           help_heading = LIMITS)]
     pub answer_timeout: Duration,
 
+    /// Compression to offer (permessage-deflate, RFC 7692): none, each message by itself, or with
+    /// context takeover. Latency begins after compressing.
+    #[serde(skip_serializing_if = "is_off")]
+    #[arg(long, value_enum, default_value_t = Deflate::Off, value_name = "off|on|takeover",
+          hide_possible_values = true, help_heading = COMPRESSION)]
+    pub deflate: Deflate,
+
+    /// Largest window of either end, in bits: 9 (512 bytes) to 15 (32 KiB).
+    #[serde(skip_serializing_if = "is_usual_window")]
+    #[arg(long, value_name = "BITS", default_value_t = USUAL_WINDOW_BITS,
+          help_heading = COMPRESSION)]
+    pub deflate_window_bits: u8,
+
+    /// Memory of the generator's compressor, from 1 to 9: 2^(N + 9) bytes beside its window.
+    #[serde(skip_serializing_if = "is_usual_memory")]
+    #[arg(long, value_name = "N", default_value_t = USUAL_MEMORY_LEVEL,
+          help_heading = COMPRESSION)]
+    pub deflate_memory_level: u8,
+
     /// Fields of a later version, which keep results with them apart from others.
     #[serde(flatten)]
     #[arg(skip)]
     pub(crate) unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// Effort of compressing that is zlib's default.
+const USUAL_LEVEL: u8 = 6;
+const USUAL_WINDOW_BITS: u8 = MAX_WINDOW_BITS;
+const USUAL_MEMORY_LEVEL: u8 = 8;
+
+// Loads without compression are stored, hashed and read as before there was any.
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_off(deflate: &Deflate) -> bool {
+    *deflate == Deflate::Off
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_usual_window(bits: &u8) -> bool {
+    *bits == USUAL_WINDOW_BITS
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_usual_memory(level: &u8) -> bool {
+    *level == USUAL_MEMORY_LEVEL
 }
 
 impl Default for Load {
@@ -218,6 +262,19 @@ impl Load {
         u64::from(self.connections) + u64::from(self.idle)
     }
 
+    /// Returns the offer of compression in the opening handshake.
+    pub(crate) fn offer(&self) -> Option<Offer> {
+        self.deflate.offer(self.deflate_window_bits)
+    }
+
+    /// Returns the settings of a compressor with this window. With context takeover the generator
+    /// compresses while it sends, with the least effort, so that it is not the limit. Otherwise it
+    /// compresses before the run, as clients usually do.
+    pub(crate) fn compressor(&self, window_bits: u8) -> CompressorSettings {
+        let level = if self.deflate == Deflate::Takeover { 1 } else { USUAL_LEVEL };
+        CompressorSettings { level, window_bits, memory_level: self.deflate_memory_level }
+    }
+
     /// Returns the load with defaults for what does not matter in it: a closed loop has no arrival,
     /// an open loop no pipeline, and timeouts change no successful run. Results compare where this
     /// is equal.
@@ -267,9 +324,22 @@ mod tests {
         let open = |pipeline| Load { rate_per_s: Some(5e3), pipeline, ..closed.clone() };
         assert_eq!(open(1).canonical(), open(16).canonical());
         assert_ne!(open(1).canonical(), closed.canonical());
-        let later: Load =
-            serde_json::from_value(serde_json::json!({ "compression": true })).expect("a load");
+        let later: Load = serde_json::from_value(serde_json::json!({ "of_a_later_build": true }))
+            .expect("a load");
         assert_ne!(later.canonical(), closed.canonical());
+    }
+
+    #[test]
+    fn load_without_compression_is_stored_as_before() {
+        let json = serde_json::to_value(Load::default()).expect("JSON");
+        assert!(
+            json.as_object().is_some_and(|load| load.keys().all(|key| !key.contains("deflate")))
+        );
+        let deflated = Load { deflate: Deflate::On, deflate_window_bits: 9, ..Load::default() };
+        let json = serde_json::to_value(&deflated).expect("JSON");
+        assert_eq!((&json["deflate"], &json["deflate_window_bits"]), (&"on".into(), &9.into()));
+        assert_eq!(serde_json::from_value::<Load>(json).expect("a load"), deflated);
+        assert_ne!(deflated.canonical(), Load::default().canonical());
     }
 
     #[test]

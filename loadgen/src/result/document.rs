@@ -402,6 +402,9 @@ pub struct Run {
     /// Pings over the whole run; `null` where none were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pings: Option<Pings>,
+    /// Compression; `null` where none was offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// Cost for the server; `null` where its process was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
@@ -546,6 +549,59 @@ pub struct Pings {
     pub sent: u64,
     /// Pongs that came.
     pub answered: u64,
+}
+
+/// Compression of a run that offered it (permessage-deflate, RFC 7692), over the whole run, warm-up
+/// and drain included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compression {
+    /// Parameters that the first connection agreed on; `null` where the server declined.
+    pub agreed: Option<Agreed>,
+    /// Compressed messages that were sent.
+    pub sent: CompressedMessages,
+    /// Messages that were sent without compression: the server declined, or allowed no window that
+    /// the generator can keep to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sent_uncompressed: u64,
+    /// Compressed messages that came.
+    pub received: CompressedMessages,
+    /// The part of them whose bytes were those that were sent. They were compared without
+    /// inflating.
+    pub same_bytes: u64,
+    /// The part of them that was inflated and compared.
+    pub inflated: u64,
+    /// Messages that came without compression.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub received_uncompressed: u64,
+    /// Time to compress a message, in nanoseconds, measured after the run. Only where messages are
+    /// compressed while they are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress_ns_per_message: Option<f64>,
+}
+
+/// Negotiated parameters of permessage-deflate (RFC 7692 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// The server compresses each message by itself.
+    pub server_no_context_takeover: bool,
+    /// The generator does.
+    pub client_no_context_takeover: bool,
+    /// Largest window of the server, in bits.
+    pub server_max_window_bits: u8,
+    /// Largest window of the generator, in bits.
+    pub client_max_window_bits: u8,
+}
+
+/// Count and size of compressed messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompressedMessages {
+    /// Number of messages.
+    pub messages: u64,
+    /// Bytes of their payloads as they were sent, headers not counted.
+    pub payload_bytes: u64,
+    /// Bytes of the messages before compressing. Of received ones it is 0 where echoes are not
+    /// checked.
+    pub message_bytes: u64,
 }
 
 /// Counts of errors over the whole run.

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA,
-    Scenario, Second, Server, Session, SessionKind, Setting,
+    Agreed, Client, CompressedMessages, Compression, Disturbance, Document, Errors, Integrity,
+    Latencies, Messages, Phases, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
+    Setting,
 };
 use super::latency::Latency;
 use super::utc::Utc;
@@ -161,6 +162,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         standstill: None,
         cycles: None,
         pings: None,
+        compression: None,
         server: Some(Server {
             engine: Some("uring".into()),
             congestion: Some("cubic".into()),
@@ -239,4 +241,27 @@ pub(crate) fn long_run() -> Run {
     let latency_ns =
         Latencies { corrected: Latency::of(&histogram), ..run("echo", 200_000).latency_ns };
     Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
+}
+
+/// Compression of a run of so many messages.
+pub(crate) fn compression(messages: u64) -> Compression {
+    let compressed = |each| CompressedMessages {
+        messages,
+        payload_bytes: messages * each,
+        message_bytes: messages * 32,
+    };
+    Compression {
+        agreed: Some(Agreed {
+            server_no_context_takeover: true,
+            client_no_context_takeover: false,
+            server_max_window_bits: 15,
+            client_max_window_bits: 12,
+        }),
+        sent: compressed(8),
+        received: compressed(10),
+        same_bytes: messages - 10,
+        inflated: 10,
+        compress_ns_per_message: Some(1_500.0),
+        ..Compression::default()
+    }
 }

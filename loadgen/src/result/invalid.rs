@@ -41,6 +41,8 @@ pub enum InvalidKind {
     OutstandingLimit,
     /// Fewer echoes came back than the plan has.
     RateNotKept,
+    /// Connections agreed on different compression.
+    MixedCompression,
     /// The generator sent late: the latency is its own.
     LateSends,
     /// The generator had no idle time where the server had.
@@ -71,6 +73,7 @@ impl InvalidKind {
                 | Self::NoEcho
                 | Self::OutstandingLimit
                 | Self::RateNotKept
+                | Self::MixedCompression
         )
     }
 

@@ -27,9 +27,9 @@ mod verdict;
 
 pub use crate::host::procfs::CostSource;
 pub use document::{
-    Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
-    Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server,
-    Session, SessionKind, Setting, Standstill, Start,
+    Agreed, Arm, Censored, Client, CompressedMessages, Compression, Conformance, Count, Cycles,
+    Disturbance, Document, EndedEarly, Errors, Integrity, Latencies, Messages, Outages, Phases,
+    Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Setting, Standstill, Start,
 };
 pub use experiment::{ExperimentRecord, Over, Presentation, Promise};
 pub use invalid::InvalidKind;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{Arm, Count, InvalidKind, SessionKind, example, parse};
+use super::{Arm, Compression, Count, InvalidKind, Scenario, SessionKind, Setting, example, parse};
+use crate::load::{Deflate, Load, Payload};
 
 fn results_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results")
@@ -194,6 +195,34 @@ fn unknown_fields_are_valid() {
     let mut value = example_value();
     value["runs"][0]["server"]["cache_misses_per_message"] = json!(12);
     assert!(validator().is_valid(&value));
+}
+
+#[test]
+fn compression_of_a_run_is_stored() {
+    let mut document = example::document();
+    document.runs[0].compression = Some(example::compression(1000));
+    let declined = Compression { sent_uncompressed: 7, ..Compression::default() };
+    document.runs[1].compression = Some(declined);
+    let parameters = &mut document.scenarios[0].parameters;
+    (parameters.deflate, parameters.deflate_window_bits) = (Deflate::Takeover, 12);
+    (parameters.deflate_memory_level, parameters.payload) = (9, Payload::TextJson);
+    document.scenarios[0].rehash();
+    let json = document.to_json().expect("the document is JSON");
+    assert_eq!(parse(&json, Path::new("f.json")).expect("it reads"), document);
+    let value: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+    assert_eq!(value["runs"][1]["compression"]["agreed"], Value::Null);
+    let load = document.scenarios[0].parameters.clone();
+    let run = document.runs.remove(0);
+    assert_eq!(run.clone().compact(&load).compression, run.compression);
+}
+
+/// Hash of the default load before there was compression. Sessions of before compare with those of
+/// after.
+#[test]
+fn scenarios_without_compression_keep_their_hash() {
+    let scenario = Scenario::new("echo", Load::default(), Setting::default(), Setting::default());
+    assert_eq!(scenario.hash, "7e1fb4076125");
 }
 
 /// Kibibytes of the largest session of each suite. `engines` has 432 runs, `peers` 546.

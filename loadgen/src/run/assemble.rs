@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
-use super::tally::{Outstanding, Tally, add_second};
+use super::tally::{CompressionTally, Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::result::{
-    Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second,
-    Server, Standstill, Utc,
+    Agreed, Censored, Client, Compression, Cycles, Disturbance, EndedEarly, Latencies, Latency,
+    Outages, Run, Second, Server, Standstill, Utc,
 };
 use crate::target::spawn::Announced;
 
@@ -21,10 +21,12 @@ pub(super) struct Context<'a> {
     pub(super) server: Option<Announced>,
     /// Addresses that connections were made to.
     pub(super) address: Option<String>,
+    /// Time to compress a message, where that is done while sending.
+    pub(super) compress_ns: Option<f64>,
 }
 
 pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
-    let Context { plan, start, cpus, server, address } = context;
+    let Context { plan, start, cpus, server, address, compress_ns } = context;
     let tally = &measured.tally;
     let received = tally.received.measured;
     let seconds = measured.window.as_secs_f64();
@@ -71,6 +73,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
+        compression: plan.load.offer().map(|_| compression(&tally.compression, compress_ns)),
         server: server
             .zip(measured.server)
             .map(|(said, cost)| server_figures(plan, said, &cost, measured)),
@@ -78,6 +81,24 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         disturbance: Some(disturbance(measured)),
         repeated: Vec::new(),
         series: series(tally.seconds(), measured.window),
+    }
+}
+
+fn compression(tally: &CompressionTally, compress_ns: Option<f64>) -> Compression {
+    Compression {
+        agreed: tally.answer.flatten().map(|agreed| Agreed {
+            server_no_context_takeover: agreed.server_no_context_takeover,
+            client_no_context_takeover: agreed.client_no_context_takeover,
+            server_max_window_bits: agreed.server_max_window_bits,
+            client_max_window_bits: agreed.client_max_window_bits,
+        }),
+        sent: tally.sent,
+        sent_uncompressed: tally.sent_uncompressed,
+        received: tally.received,
+        same_bytes: tally.same_bytes,
+        inflated: tally.inflated,
+        received_uncompressed: tally.received_uncompressed,
+        compress_ns_per_message: compress_ns,
     }
 }
 
@@ -243,8 +264,14 @@ mod tests {
         let counters = [("messages".to_owned(), 7)].into();
         let server =
             Some(Announced { engine: Some("uring".to_owned()), counters, ..Announced::default() });
-        let context =
-            Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server, address: None };
+        let context = Context {
+            plan: &plan,
+            start: Utc::now(),
+            cpus: &[3, 2],
+            server,
+            address: None,
+            compress_ns: None,
+        };
         assemble(context, measured)
     }
 

@@ -1,5 +1,7 @@
 //! The messages that a connection has sent and not yet got back.
 
+use std::time::Duration;
+
 use engine::Nanos;
 
 /// Marks a slot whose message is back. No message is ever due at this point in time.
@@ -148,6 +150,19 @@ impl Ledger {
         lost
     }
 
+    /// Moves the time of sending of the messages from `first` on. In a closed loop they are due then,
+    /// too.
+    pub(crate) fn delay_from(&mut self, first: u64, by: Duration) {
+        for sequence in first.max(self.oldest)..self.next {
+            let at = self.slot(sequence);
+            if self.ring[at] != BACK {
+                let second_half = at + self.len as usize;
+                let at = if second_half < self.ring.len() { second_half } else { at };
+                self.ring[at] = self.ring[at] + by;
+            }
+        }
+    }
+
     /// Enters the arrival of a message that [was sent](Self::has_sent). Returns its times, and true
     /// where a later message had come before it; `None` where it had come before itself.
     #[inline]
@@ -272,6 +287,25 @@ mod tests {
         }
         assert_eq!((ledger.outstanding(), ledger.oldest()), (0, None));
         assert!(!ledger.has_sent(4));
+    }
+
+    #[test]
+    fn time_of_sending_is_moved_for_the_messages_asked_for() {
+        let by = Duration::from_nanos(50);
+        let mut closed = sent(4, 4);
+        closed.delay_from(2, by);
+        for (sequence, time) in [(0, 0), (1, 1), (2, 52), (3, 53)] {
+            assert_eq!(closed.receive(sequence), Some((at(time), false)));
+        }
+        closed.delay_from(0, by);
+        assert_eq!(closed.outstanding(), 0);
+        let mut open = Ledger::open(64);
+        (0..9).for_each(|i| drop(open.send(at(i))));
+        open.delay_from(8, by);
+        assert_eq!(open.receive(7), Some((at(7), false)));
+        let moved = Times { due: Nanos(8), sent: Nanos(58) };
+        assert_eq!(open.receive(8), Some((moved, false)));
+        assert!(open.is_balanced());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 mod assemble;
 mod check;
 mod client;
+mod compressed;
 mod coordinator;
 mod error;
 mod ledger;
@@ -118,7 +119,10 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
         Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
     let server = server.map(Server::end);
     let address = shared.addresses_in_use();
-    let run = assemble(Context { plan, start, cpus: &cpus, server, address }, &measured);
+    let agreed = measured.tally.compression.answer.flatten();
+    let compress_ns = compressed::ns_per_message(&plan.load, &shared.content, agreed);
+    let context = Context { plan, start, cpus: &cpus, server, address, compress_ns };
+    let run = assemble(context, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds =
         intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();

@@ -2,9 +2,10 @@
 
 use bytes::BytesMut;
 use engine::Output;
-use protocol::{Header, MaskingKey, Opcode, encode_control, mask};
+use protocol::frame::RSV1;
+use protocol::{Header, MaskingKey, MessageKind, Opcode, encode_control, mask};
 
-use super::payload::{Content, STAMP};
+use super::payload::{Content, Parts, STAMP};
 use super::random::Random;
 use crate::load::{Load, Mask, Transport};
 
@@ -39,13 +40,13 @@ struct Head {
 }
 
 impl Head {
-    fn new(transport: Transport, opcode: Opcode, fin: bool, payload_len: usize) -> Self {
+    fn new(transport: Transport, opcode: Opcode, rsv: u8, fin: bool, payload_len: usize) -> Self {
         let mut bytes = [0; Header::MAX_LEN];
         let mask = Some(MaskingKey::from_bytes([0; 4]));
         let len = match transport {
             Transport::Tcp => 0,
             Transport::Ws | Transport::Wss => {
-                Header { fin, rsv: 0, opcode, mask, payload_len: payload_len as u64 }
+                Header { fin, rsv, opcode, mask, payload_len: payload_len as u64 }
                     .encode(&mut bytes)
             }
         };
@@ -57,7 +58,7 @@ impl Outgoing {
     pub(crate) fn new(load: &Load, content: &Content, mut random: Random) -> Self {
         let opcode = content.kind().opcode();
         let heads =
-            content.lens().map(|len| Head::new(load.transport, opcode, true, len)).collect();
+            content.lens().map(|len| Head::new(load.transport, opcode, 0, true, len)).collect();
         let fixed_key = match load.mask {
             Mask::Random => None,
             // Not zero, which would mask nothing.
@@ -99,12 +100,18 @@ impl Outgoing {
                 return end;
             }
         }
-        while out.unsent() < MOST_UNSENT
+        while Self::has_room(out)
             && let Some(sequence) = sequences.next()
         {
             self.send_one(content, connection, sequence, out);
         }
         sequences.start
+    }
+
+    /// Returns true if a further message may be written to a connection.
+    #[inline]
+    pub(crate) fn has_room(out: &Output<'_>) -> bool {
+        out.unsent() < MOST_UNSENT
     }
 
     fn send_one(
@@ -117,7 +124,8 @@ impl Outgoing {
         let class = content.class_of(connection, sequence);
         let len = content.len_of(connection, sequence);
         if self.fragments > 1 || len >= OWNED_FROM {
-            return self.send_owned(content, connection, sequence, out);
+            let payload = content.parts(connection, sequence);
+            return self.send_owned(content.kind(), &payload, 0, out);
         }
         let frame_len = self.heads[class].len + len;
         self.write(content, class, connection, sequence, out.reserve(frame_len));
@@ -161,22 +169,47 @@ impl Outgoing {
         Some(key)
     }
 
-    /// Sends a message in a buffer of its own, in frames of nearly equal length (RFC 6455 5.4).
-    fn send_owned(
+    /// Sends a compressed message: RSV1 is set in its first frame (RFC 7692 6).
+    pub(crate) fn send_compressed(
         &mut self,
-        content: &Content,
-        connection: u32,
-        sequence: u64,
+        kind: MessageKind,
+        payload: &Parts<'_>,
         out: &mut Output<'_>,
     ) {
-        let (len, count) = (content.len_of(connection, sequence), self.fragments);
+        let len = payload.len();
+        if self.fragments > 1 || len >= OWNED_FROM {
+            return self.send_owned(kind, payload, RSV1, out);
+        }
+        let head = Head::new(self.transport, kind.opcode(), RSV1, true, len);
+        let frame = out.reserve(head.len + len);
+        let key = self.key();
+        let (header, rest) = frame.split_at_mut(head.len);
+        header.copy_from_slice(&head.bytes[..head.len]);
+        header[head.len - 4..].copy_from_slice(&key.to_bytes());
+        let (first, second) = rest.split_at_mut(payload.head().len());
+        mask::copy(payload.head(), first, key);
+        mask::copy(payload.body(), second, turned(key, first.len()));
+        out.commit(head.len + len);
+    }
+
+    /// Sends a message in a buffer of its own, in frames of nearly equal length (RFC 6455 5.4).
+    /// `rsv`: the reserved bits of the first frame.
+    fn send_owned(
+        &mut self,
+        kind: MessageKind,
+        payload: &Parts<'_>,
+        rsv: u8,
+        out: &mut Output<'_>,
+    ) {
+        let (len, count) = (payload.len(), self.fragments);
         let mut buffer = out.buffer();
         buffer.reserve(len + count * Header::MAX_LEN);
         for index in 0..count {
             let part = len * index / count..len * (index + 1) / count;
-            let opcode = if index == 0 { content.kind().opcode() } else { Opcode::Continuation };
-            let head = Head::new(self.transport, opcode, index + 1 == count, part.len());
-            self.push_frame(head, content, connection, sequence, part, &mut buffer);
+            let (opcode, rsv) =
+                if index == 0 { (kind.opcode(), rsv) } else { (Opcode::Continuation, 0) };
+            let head = Head::new(self.transport, opcode, rsv, index + 1 == count, part.len());
+            self.push_frame(head, payload, part, &mut buffer);
         }
         out.give(buffer);
     }
@@ -185,9 +218,7 @@ impl Outgoing {
     fn push_frame(
         &mut self,
         head: Head,
-        content: &Content,
-        connection: u32,
-        sequence: u64,
+        payload: &Parts<'_>,
         part: std::ops::Range<usize>,
         buffer: &mut BytesMut,
     ) {
@@ -197,9 +228,9 @@ impl Outgoing {
             let key_at = buffer.len() - 4;
             buffer[key_at..].copy_from_slice(&key.to_bytes());
         }
-        let (mut at, mut stamp) = (0, [0; STAMP]);
+        let mut at = 0;
         while at < part.len() {
-            let rest = content.rest(connection, sequence, part.start + at, &mut stamp);
+            let rest = payload.rest(part.start + at);
             let piece = &rest[..rest.len().min(part.len() - at)];
             match key {
                 Some(key) => mask::append(piece, buffer, turned(key, at)),

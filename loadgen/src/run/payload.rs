@@ -8,12 +8,16 @@
 //!
 //! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. In text, a character
 //! ends wherever a body can end. So a body has its exact length in bytes, and no character is cut.
+//!
+//! Compression changes how many bodies there are. Where each message is compressed by itself, all
+//! bodies are compressed beforehand, so there are fewer of a large size. With context takeover
+//! there are more than a window can hold, because a compressor would find repeated bodies.
 
 use bytes::Bytes;
 use protocol::MessageKind;
 
 use super::random::Random;
-use crate::load::Payload;
+use crate::load::{Deflate, Load, Payload};
 
 /// Bytes of the stamp, which has the connection and the sequence number. Binary messages have them
 /// as little-endian 64-bit numbers. Text has the low 32 bits of each as eight hexadecimal digits.
@@ -23,6 +27,11 @@ const LINE: usize = 64;
 /// cache.
 const LINES: usize = 1 << LINES_BITS;
 const LINES_BITS: u32 = 9;
+/// The same with context takeover: 4 MiB, 128 times the largest window.
+const TAKEOVER_LINES_BITS: u32 = 16;
+/// Most bytes of the bodies that are compressed beforehand, all sizes together. A size has at least
+/// one body, whatever its length.
+const PRECOMPRESSED_BYTES: usize = 16 << 20;
 
 /// The messages of a run: one kind, and one size or several.
 #[derive(Clone, Debug)]
@@ -40,19 +49,46 @@ struct Class {
     len: usize,
     body_len: usize,
     pool: Bytes,
+    /// Bits of a message's number that are the position of its body in the pool.
+    starts: usize,
     /// Sum of the weights of this class and of the classes before it.
     weights: u64,
 }
 
 impl Content {
+    /// Creates the contents of a load's messages.
+    pub(crate) fn of(load: &Load) -> Self {
+        let sizes = load.message_bytes.weighted();
+        let bits = |body_len: usize| match load.deflate {
+            Deflate::Off => LINES_BITS,
+            Deflate::On => {
+                let room = PRECOMPRESSED_BYTES / sizes.len() / body_len.max(1);
+                room.max(1).ilog2().min(LINES_BITS)
+            }
+            Deflate::Takeover => TAKEOVER_LINES_BITS,
+        };
+        Self::with_bodies(load.payload, sizes, load.seed, bits)
+    }
+
     /// Creates the contents of messages of these sizes, which occur in proportion to their weights.
     /// At least one size must be given, and no weight may be zero.
+    #[cfg(test)]
     pub(crate) fn new(payload: Payload, sizes: &[(usize, u32)], seed: u64) -> Self {
+        Self::with_bodies(payload, sizes, seed, |_| LINES_BITS)
+    }
+
+    /// Creates contents. `bits` returns the number of bodies of a length, as a power of two.
+    fn with_bodies(
+        payload: Payload,
+        sizes: &[(usize, u32)],
+        seed: u64,
+        bits: impl Fn(usize) -> u32,
+    ) -> Self {
         let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
         let mut total_weight = 0;
         let class = |&(len, weight): &(usize, u32)| {
             total_weight += u64::from(weight);
-            Class::new(payload, len, total_weight, &mut random)
+            Class::new(payload, len, total_weight, &bits, &mut random)
         };
         let classes: Vec<Class> = sizes.iter().map(class).collect();
         let is_stamped = classes.iter().all(Class::has_room);
@@ -96,7 +132,7 @@ impl Content {
     pub(crate) fn kind(&self) -> MessageKind {
         match self.payload {
             Payload::Binary => MessageKind::Binary,
-            Payload::TextAscii | Payload::TextMixed => MessageKind::Text,
+            Payload::TextAscii | Payload::TextMixed | Payload::TextJson => MessageKind::Text,
         }
     }
 
@@ -138,6 +174,16 @@ impl Content {
         &stamp[at..]
     }
 
+    /// Returns the payload of a message that is not compressed.
+    pub(crate) fn parts(&self, connection: u32, sequence: u64) -> Parts<'_> {
+        let class = self.class(connection, sequence);
+        let body = class.body(mix(connection, sequence));
+        match class.has_room() {
+            true => Parts::new(&self.stamp(connection, sequence), body),
+            false => Parts::new(&[], body),
+        }
+    }
+
     /// Returns the stamp as one little-endian number. If it were assembled in memory, it would be
     /// read back before its parts have left the store buffer. That costs more than the rest of a
     /// comparison.
@@ -172,6 +218,20 @@ impl Content {
         self.class(connection, sequence).body(mix(connection, sequence))
     }
 
+    /// Returns every body of a size, in the order of [`body_index`](Self::body_index).
+    pub(crate) fn bodies(&self, class: usize) -> impl Iterator<Item = &[u8]> {
+        let class = &self.classes[class];
+        let spacing = 1 << class.spacing();
+        (0..=class.starts).step_by(spacing).map(|start| &class.pool[start..][..class.body_len])
+    }
+
+    /// Returns the index of a message's body among all [bodies](Self::bodies) of its size.
+    #[inline]
+    pub(crate) fn body_index(&self, class: usize, connection: u32, sequence: u64) -> usize {
+        let class = &self.classes[class];
+        class.start(mix(connection, sequence)) >> class.spacing()
+    }
+
     #[inline]
     pub(crate) fn matches(&self, connection: u32, sequence: u64, echo: &[u8]) -> bool {
         let class = self.class(connection, sequence);
@@ -189,15 +249,85 @@ impl Content {
     }
 }
 
-impl Class {
-    fn new(payload: Payload, len: usize, weights: u64, random: &mut Random) -> Self {
-        let body_len = if len >= STAMP { len - STAMP } else { len };
-        let lines = LINES + body_len.div_ceil(LINE);
-        let mut pool = Vec::with_capacity(lines * LINE);
-        for _ in 0..lines {
-            fill_line(payload, body_len % LINE, random, &mut pool);
+/// Longest first part of a payload: that of a compressed message.
+pub(crate) const MAX_HEAD: usize = 5 + STAMP;
+
+/// A payload as it is sent, in two parts: what is different in each message, and what messages
+/// share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    head: [u8; MAX_HEAD],
+    head_len: usize,
+    body: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// Returns a payload of two parts, the first at most [`MAX_HEAD`] bytes long.
+    #[inline]
+    pub(crate) fn new(head: &[u8], body: &'a [u8]) -> Self {
+        let mut parts = Self { head: [0; MAX_HEAD], head_len: head.len(), body };
+        parts.head[..head.len()].copy_from_slice(head);
+        parts
+    }
+
+    #[inline]
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head[..self.head_len]
+    }
+
+    #[inline]
+    pub(crate) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.head_len + self.body.len()
+    }
+
+    /// Returns the bytes from `at` to the end of their part; none at the end of the payload.
+    #[inline]
+    pub(crate) fn rest(&self, at: usize) -> &[u8] {
+        match at.checked_sub(self.head_len) {
+            Some(at) => self.body.get(at..).unwrap_or_default(),
+            None => &self.head()[at..],
         }
-        Self { len, body_len, pool: pool.into(), weights }
+    }
+
+    /// Returns true if `bytes` are those from `at` on.
+    #[inline]
+    pub(crate) fn has_at(&self, at: usize, bytes: &[u8]) -> bool {
+        let first = self.rest(at);
+        let (now, later) = bytes.split_at(bytes.len().min(first.len()));
+        let second = self.rest(at + now.len());
+        now == &first[..now.len()] && second.len() >= later.len() && later == &second[..later.len()]
+    }
+}
+
+impl Class {
+    fn new(
+        payload: Payload,
+        len: usize,
+        weights: u64,
+        bits: impl Fn(usize) -> u32,
+        random: &mut Random,
+    ) -> Self {
+        let body_len = if len >= STAMP { len - STAMP } else { len };
+        let bits = bits(body_len);
+        let starts = LINES.max(1 << bits);
+        let lines = starts + body_len.div_ceil(LINE);
+        let mut pool = Vec::with_capacity(lines * LINE);
+        if payload == Payload::TextJson {
+            fill_json(lines * LINE, random, &mut pool);
+        } else {
+            for _ in 0..lines {
+                fill_line(payload, body_len % LINE, random, &mut pool);
+            }
+        }
+        // The uppermost bits, so that few bodies are far apart.
+        let unused = LINES_BITS.saturating_sub(bits);
+        let starts = ((starts - 1) >> unused << unused) * LINE;
+        Self { len, body_len, pool: pool.into(), starts, weights }
     }
 
     #[inline]
@@ -205,10 +335,25 @@ impl Class {
         self.len >= STAMP
     }
 
+    /// Returns the distance of bodies in the pool, as a power of two.
+    #[inline]
+    fn spacing(&self) -> u32 {
+        // There is no bit where there is one body.
+        self.starts.trailing_zeros() % usize::BITS
+    }
+
     #[inline]
     fn body(&self, mixed: u64) -> &[u8] {
-        let start = (mixed >> (64 - LINES_BITS)) as usize * LINE;
+        let start = self.start(mixed);
         &self.pool[start..start + self.body_len]
+    }
+
+    /// Returns the position of the body in the pool. The uppermost bits of `mixed` select among
+    /// [`LINES`] lines. The lowest bits, which are another for each message in turn, select among
+    /// further ones.
+    #[inline]
+    fn start(&self, mixed: u64) -> usize {
+        mixed.rotate_left(LINES_BITS + LINE.ilog2()) as usize & self.starts
     }
 }
 
@@ -260,11 +405,28 @@ fn fill_line(payload: Payload, cut: usize, random: &mut Random, pool: &mut Vec<u
             return (0..LINE / 8)
                 .for_each(|_| pool.extend_from_slice(&random.next().to_le_bytes()));
         }
-        Payload::TextAscii => &[LATIN],
+        Payload::TextAscii | Payload::TextJson => &[LATIN],
         Payload::TextMixed => &MIXED,
     };
     fill_text(cut, scripts, random, pool);
     fill_text(LINE - cut, scripts, random, pool);
+}
+
+/// Appends `len` bytes of a list of records.
+fn fill_json(len: usize, random: &mut Random, pool: &mut Vec<u8>) {
+    let end = pool.len() + len;
+    let mut id = 100_000;
+    while pool.len() < end {
+        // As of a list in order.
+        id = if id > 999_000 { 100_000 } else { id + 1 + random.below(100) };
+        let [user, score] = [(); 2].map(|()| 1_000 + random.below(9_000));
+        let active = random.next() & 1 == 0;
+        let record = format!(
+            "{{\"id\":{id},\"name\":\"user-{user}\",\"score\":{score},\"active\":{active}}},"
+        );
+        pool.extend_from_slice(record.as_bytes());
+    }
+    pool.truncate(end);
 }
 
 /// First and last character of a script. All characters of a script have the same length in UTF-8.
@@ -306,9 +468,15 @@ fn push_char(script: Script, end: usize, random: &mut Random, pool: &mut Vec<u8>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use bytes::BytesMut;
+    use protocol::deflate::{CompressorSettings, Deflater};
+
     use super::*;
 
-    const ALL: [Payload; 3] = [Payload::Binary, Payload::TextAscii, Payload::TextMixed];
+    const ALL: [Payload; 4] =
+        [Payload::Binary, Payload::TextAscii, Payload::TextMixed, Payload::TextJson];
 
     fn message(content: &Content, connection: u32, sequence: u64) -> Vec<u8> {
         let mut message = Vec::new();
@@ -352,6 +520,67 @@ mod tests {
         let mixed = text(Payload::TextMixed);
         assert!((1..=4).all(|len| mixed.chars().any(|c| c.len_utf8() == len)));
         assert!(text(Payload::TextAscii).is_ascii());
+    }
+
+    fn deflated(deflate: Deflate, len: usize) -> Content {
+        let payload = Payload::TextJson;
+        Content::of(&Load { payload, deflate, message_bytes: len.into(), ..Load::default() })
+    }
+
+    #[test]
+    fn json_compresses_to_about_a_fifth() {
+        for len in [128, 1024, 16 << 10, 1 << 20] {
+            let content = deflated(Deflate::On, len);
+            let settings = Load { deflate: Deflate::On, ..Load::default() }.compressor(15);
+            let mut deflater = Deflater::new(settings, false);
+            let (mut plain, mut deflated) = (0, BytesMut::new());
+            for body in content.bodies(0) {
+                plain += body.len();
+                deflater.deflate(body, &mut deflated);
+            }
+            let ratio = plain as f64 / deflated.len() as f64;
+            println!("{len} bytes: {ratio:.2}");
+            assert!(len < 1024 || (4.0..6.0).contains(&ratio), "{len} bytes: {ratio}");
+        }
+    }
+
+    /// Bodies that a window still holds would compress to nothing.
+    #[test]
+    fn context_takeover_finds_no_repeated_bodies() {
+        for len in [128, 1024, 16 << 10] {
+            let ratio = |deflate, takes_over| {
+                let content = deflated(deflate, len);
+                let mut deflater = Deflater::new(CompressorSettings::default(), takes_over);
+                let mut deflated = BytesMut::new();
+                for sequence in 0..4_000 {
+                    deflater.deflate(content.body(3, sequence), &mut deflated);
+                }
+                (4_000 * content.body(3, 0).len()) as f64 / deflated.len() as f64
+            };
+            let [alone, takeover] =
+                [(Deflate::Takeover, false), (Deflate::Takeover, true)].map(|(a, b)| ratio(a, b));
+            println!("{len} bytes: {alone:.2} alone, {takeover:.2} with context takeover");
+            let shared = ratio(Deflate::On, true);
+            assert!(takeover < 6.0 && shared > takeover, "{len}: {takeover}, {shared}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_compressed_beforehand_are_bounded() {
+        for (len, count) in [(0, 512), (40, 512), (64 << 10, 256), (1 << 20, 16), (64 << 20, 1)] {
+            let content = deflated(Deflate::On, len);
+            assert_eq!(content.bodies(0).count(), count, "{len}");
+            let indices: HashSet<_> =
+                (0..20_000).map(|sequence| content.body_index(0, 3, sequence)).collect();
+            assert_eq!((indices.len(), indices.iter().max()), (count, Some(&(count - 1))));
+            let bodies: Vec<_> = content.bodies(0).collect();
+            for sequence in 0..if len > 1000 { 5 } else { 1000 } {
+                assert!(content.body(3, sequence) == bodies[content.body_index(0, 3, sequence)]);
+            }
+        }
+        let sizes = "1048576:1,1048577:9".parse().expect("sizes");
+        let load = Load { deflate: Deflate::On, message_bytes: sizes, ..Load::default() };
+        assert_eq!([0, 1].map(|class| Content::of(&load).bodies(class).count()), [8, 8]);
     }
 
     #[test]

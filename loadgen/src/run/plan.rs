@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::ValueEnum;
 use engine::EngineKind;
 use engine::socket::Congestion;
+use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::format::count;
-use crate::load::{Load, Mask, Transport};
+use crate::load::{Deflate, Load, Mask, Transport};
 use crate::result::{Scenario, Setting};
 use crate::target::opening::HandshakeRequest;
 use crate::target::spawn::Spawn;
@@ -27,6 +28,8 @@ const MAX_OUTSTANDING: u32 = 1 << 20;
 const MAX_FRAGMENTS: u32 = 262_144;
 /// Most bytes outstanding over all connections: one turn may hold them in memory.
 const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
+/// Most bytes of the compressors of all connections with context takeover.
+const MAX_COMPRESSOR_BYTES: u64 = 8 << 30;
 /// Most connections of one run: what the worker's tables number.
 const MAX_CONNECTIONS: u32 = 1 << 24;
 /// Highest rate of an open loop, messages a second: one in a nanosecond.
@@ -147,6 +150,13 @@ impl Plan {
                 u64::from(u32::MAX) - 1,
             ),
             ("-c and --idle together", load.all_connections(), 1, MAX_CONNECTIONS.into()),
+            (
+                "--deflate-window-bits",
+                load.deflate_window_bits.into(),
+                MIN_DEFLATE_BITS.into(),
+                MAX_WINDOW_BITS.into(),
+            ),
+            ("--deflate-memory-level", load.deflate_memory_level.into(), 1, 9),
         ] {
             in_range(flag, value, least, most)?;
         }
@@ -171,6 +181,7 @@ impl Plan {
             require(span != Some(Duration::ZERO), format!("{flag} must be longer than zero"))?;
         }
         self.check_transport()?;
+        self.check_compression()?;
         self.check_sums()
     }
 
@@ -179,7 +190,7 @@ impl Plan {
         let Self { load, target, .. } = self;
         check_tls(&target.trust, target.url.transport)?;
         if target.url.transport.is_websocket() {
-            return target.request(&target.url).check().map_err(|error| {
+            return target.request(&target.url, load).check().map_err(|error| {
                 PlanError(format!("--header, --origin, --subprotocol or the URL: {error}"))
             });
         }
@@ -187,6 +198,7 @@ impl Plan {
             ("--fragments", load.fragments > 1),
             ("--mask", load.mask != Mask::Random),
             ("--ping-interval", load.ping_interval.is_some()),
+            ("--deflate", load.deflate != Deflate::Off),
             ("--origin", target.origin.is_some()),
             ("--subprotocol", !target.subprotocols.is_empty()),
             ("--header", !target.headers.is_empty()),
@@ -199,6 +211,34 @@ impl Plan {
         require(
             load.message_bytes.weighted().iter().all(|(size, _)| *size > 0),
             "-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all",
+        )
+    }
+
+    /// Checks that flags of compression have an effect, and that the compressors fit in memory.
+    fn check_compression(&self) -> Result<(), PlanError> {
+        let Self { load, .. } = self;
+        let usual = Load::default();
+        for (flag, is_given) in [
+            ("--deflate-window-bits", load.deflate_window_bits != usual.deflate_window_bits),
+            ("--deflate-memory-level", load.deflate_memory_level != usual.deflate_memory_level),
+        ] {
+            require(
+                !is_given || load.deflate != Deflate::Off,
+                format!("{flag} needs --deflate on or takeover: nothing is compressed otherwise"),
+            )?;
+        }
+        if load.deflate != Deflate::Takeover {
+            return Ok(());
+        }
+        let each = (4_u64 << load.deflate_window_bits) + (512 << load.deflate_memory_level);
+        let bytes = each.saturating_mul(load.connections.into());
+        require(
+            bytes <= MAX_COMPRESSOR_BYTES,
+            format!(
+                "-c and --deflate takeover together need {bytes} bytes for compressors: at most \
+                 {MAX_COMPRESSOR_BYTES}, so fewer connections, smaller --deflate-window-bits or \
+                 --deflate on"
+            ),
         )
     }
 
@@ -247,9 +287,9 @@ impl Plan {
 
 impl Target {
     /// Returns the request of the opening handshake with the server at `url`.
-    pub(crate) fn request(&self, url: &Url) -> HandshakeRequest {
+    pub(crate) fn request(&self, url: &Url, load: &Load) -> HandshakeRequest {
         HandshakeRequest {
-            deflate: None,
+            deflate: load.offer(),
             host: url.host_field(),
             target: url.target.clone(),
             origin: self.origin.clone(),
@@ -344,6 +384,46 @@ mod tests {
         assert!(refused(|p| p.placement.cpus = vec![0, 1]).starts_with("--cpus"));
         assert!(refused(|p| p.load.measure = Duration::ZERO).starts_with("-d"));
         assert!(refused(|p| p.target.url.port = Port::Chosen).contains("--spawn"));
+    }
+
+    #[test]
+    fn compression_that_cannot_be_had_names_its_flag() {
+        let refused = |url, change: fn(&mut Load)| {
+            let mut plan = plan(url);
+            change(&mut plan.load);
+            plan.check().expect_err("cannot be carried out").to_string()
+        };
+        let (ws, tcp) = ("ws://h/", "tcp://h:1");
+        assert!(
+            refused(tcp, |load| load.deflate = Deflate::On).starts_with("--deflate needs a ws")
+        );
+        for bits in [0, 8, 16] {
+            let mut plan = plan(ws);
+            (plan.load.deflate, plan.load.deflate_window_bits) = (Deflate::On, bits);
+            let error = plan.check().expect_err("no such window").to_string();
+            assert_eq!(error, format!("--deflate-window-bits must be 9 to 15, not {bits}"));
+        }
+        for level in [0, 10] {
+            let mut plan = plan(ws);
+            (plan.load.deflate, plan.load.deflate_memory_level) = (Deflate::On, level);
+            let error = plan.check().expect_err("no such level").to_string();
+            assert_eq!(error, format!("--deflate-memory-level must be 1 to 9, not {level}"));
+        }
+        let alone = refused(ws, |load| load.deflate_window_bits = 9);
+        assert!(alone.starts_with("--deflate-window-bits needs --deflate on"), "{alone}");
+        let alone = refused(ws, |load| load.deflate_memory_level = 9);
+        assert!(alone.starts_with("--deflate-memory-level needs --deflate on"), "{alone}");
+        let many = refused(ws, |load| {
+            (load.deflate, load.connections) = (Deflate::Takeover, 1_000_000);
+        });
+        assert!(many.starts_with("-c and --deflate takeover together need"), "{many}");
+        for deflate in [Deflate::On, Deflate::Takeover] {
+            let fine = plan(ws).with(|plan| {
+                (plan.load.deflate, plan.load.deflate_window_bits) = (deflate, 9);
+                (plan.load.deflate_memory_level, plan.load.fragments) = (1, 3);
+            });
+            assert_eq!(fine.check(), Ok(()));
+        }
     }
 
     #[test]

@@ -2,19 +2,24 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use engine::Nanos;
 use engine::tls::TlsSettings;
+use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 
+use super::compressed::Precompressed;
 use super::error::{Opened, RunError};
 use super::payload::Content;
 use super::plan::Plan;
 use super::schedule::Shard;
 use super::tally::Interval;
-use crate::load::Load;
+use crate::load::{Deflate, Load};
 use crate::target::opening::HandshakeRequest;
 use crate::target::url::Url;
+
+/// Number of windows with which messages are compressed.
+const WINDOWS: usize = (MAX_WINDOW_BITS - MIN_DEFLATE_BITS) as usize + 1;
 
 /// Orders of the coordinator to a worker, as bits of a wake.
 pub(crate) mod orders {
@@ -187,6 +192,9 @@ pub(crate) struct Shared {
     pub(crate) url: Url,
     pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
+    /// Compressed bodies for each window that can be negotiated, from the smallest to the largest.
+    /// A window that the server chose is compressed for when the first connection gets it.
+    pub(super) precompressed: [OnceLock<Precompressed>; WINDOWS],
     /// IPv4 and IPv6 addresses to connect from, in turn. Empty for the kernel's choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     pub(crate) window: Window,
@@ -198,23 +206,32 @@ impl Shared {
     /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
     pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Self {
         let url = plan.target.url.with_port(addresses[0].port());
-        Self {
+        let shared = Self {
             load: plan.load.clone(),
             tls: None,
             in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
             addresses,
             has_told: AtomicBool::new(false),
-            request: plan.target.request(&url),
+            request: plan.target.request(&url, &plan.load),
             url,
-            content: Content::new(
-                plan.load.payload,
-                plan.load.message_bytes.weighted(),
-                plan.load.seed,
-            ),
+            content: Content::of(&plan.load),
+            precompressed: Default::default(),
             source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
             window: Window::unset(),
             gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
+        };
+        if plan.load.deflate == Deflate::On {
+            // Nearly always the server agrees to the offered window.
+            shared.precompressed(plan.load.deflate_window_bits);
         }
+        shared
+    }
+
+    /// Returns the bodies that are compressed for a window of 9 to 15 bits.
+    #[inline]
+    pub(crate) fn precompressed(&self, window_bits: u8) -> &Precompressed {
+        let set = &self.precompressed[usize::from(window_bits - MIN_DEFLATE_BITS)];
+        set.get_or_init(|| Precompressed::new(&self.content, self.load.compressor(window_bits)))
     }
 
     pub(crate) fn shard(&self, worker: usize) -> Shard {

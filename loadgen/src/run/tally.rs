@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use engine::Nanos;
 use hdrhistogram::{Counter, CreationError, Histogram};
+use protocol::handshake::deflate::Parameters;
 
 use super::client::OpeningTimes;
 use super::ledger::Times;
 use super::pace::Pace;
 use crate::load::Load;
-use crate::result::{Errors, Integrity, Messages, Pings, Second, percentile};
+use crate::result::{CompressedMessages, Errors, Integrity, Messages, Pings, Second, percentile};
 
 /// Longest latency that a histogram holds without growing: 60 s.
 const USUAL_NS: u64 = 60_000_000_000;
@@ -85,6 +86,7 @@ pub(crate) struct Tally {
     pub(crate) imbalance: Option<String>,
     pub(crate) errors: Errors,
     pub(crate) integrity: Integrity,
+    pub(crate) compression: CompressionTally,
     /// One entry for each second that the window may have.
     pub(crate) series: Vec<Second>,
     /// The latencies of each second of `series`, up to [`MAX_INTERVALS`].
@@ -185,6 +187,7 @@ impl Tally {
             imbalance: None,
             errors: Errors::default(),
             integrity: Integrity::default(),
+            compression: CompressionTally::default(),
             series: (0..seconds).map(|second| Second { second, ..Second::default() }).collect(),
             intervals: (0..seconds.min(MAX_INTERVALS)).map(|_| None).collect(),
             was_full: false,
@@ -399,6 +402,7 @@ impl Tally {
         self.imbalance = self.imbalance.take().or_else(|| other.imbalance.clone());
         add_errors(&mut self.errors, other.errors);
         add_integrity(&mut self.integrity, other.integrity);
+        self.compression.merge(&other.compression);
         self.was_full |= other.was_full;
         self.clock_went_back |= other.clock_went_back;
         self.series.iter_mut().zip(&other.series).for_each(|(sum, part)| add_second(sum, part));
@@ -407,6 +411,45 @@ impl Tally {
                 sum.get_or_insert_with(interval).add(&**part).expect(GROWS);
             }
         }
+    }
+}
+
+/// Counts of compressed messages, over the whole run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CompressionTally {
+    /// Answer of the first connection that was opened: parameters, or `None` inside where the
+    /// server declined. `None` outside: none was opened.
+    pub(crate) answer: Option<Option<Parameters>>,
+    /// True if another connection got another answer.
+    pub(crate) is_mixed: bool,
+    pub(crate) sent: CompressedMessages,
+    pub(crate) sent_uncompressed: u64,
+    pub(crate) received: CompressedMessages,
+    pub(crate) same_bytes: u64,
+    pub(crate) inflated: u64,
+    pub(crate) received_uncompressed: u64,
+}
+
+impl CompressionTally {
+    /// Notes the server's answer to the offer on one connection.
+    pub(crate) fn answered(&mut self, answer: Option<Parameters>) {
+        self.is_mixed |= *self.answer.get_or_insert(answer) != answer;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.is_mixed |= other.is_mixed;
+        if let Some(answer) = other.answer {
+            self.answered(answer);
+        }
+        for (sum, part) in [(&mut self.sent, other.sent), (&mut self.received, other.received)] {
+            sum.messages += part.messages;
+            sum.payload_bytes += part.payload_bytes;
+            sum.message_bytes += part.message_bytes;
+        }
+        self.sent_uncompressed += other.sent_uncompressed;
+        self.same_bytes += other.same_bytes;
+        self.inflated += other.inflated;
+        self.received_uncompressed += other.received_uncompressed;
     }
 }
 
@@ -563,6 +606,35 @@ mod tests {
         let series = tally.seconds();
         assert!(series[0].p50.is_some() && series[0].p99.is_none());
         assert!(series[1].p99.is_some_and(|p99| (1_000_000..1_040_000).contains(&p99)));
+    }
+
+    #[test]
+    fn answers_that_differ_are_mixed_within_a_worker_and_between_workers() {
+        let agreed = |bits| {
+            Some(Parameters {
+                server_no_context_takeover: true,
+                client_no_context_takeover: true,
+                server_max_window_bits: bits,
+                client_max_window_bits: 15,
+            })
+        };
+        let sum = |workers: &[&[Option<Parameters>]]| {
+            let mut sum = CompressionTally::default();
+            for answers in workers {
+                let mut worker = CompressionTally::default();
+                answers.iter().for_each(|answer| worker.answered(*answer));
+                sum.merge(&worker);
+            }
+            (sum.answer, sum.is_mixed)
+        };
+        assert_eq!(
+            sum(&[&[agreed(15), agreed(15)], &[], &[agreed(15)]]),
+            (Some(agreed(15)), false)
+        );
+        assert_eq!(sum(&[&[None], &[None]]), (Some(None), false));
+        assert!(sum(&[&[agreed(15), None]]).1 && sum(&[&[None], &[agreed(15)]]).1);
+        assert!(sum(&[&[agreed(15)], &[agreed(14)]]).1);
+        assert_eq!(sum(&[&[]]), (None, false));
     }
 
     #[test]

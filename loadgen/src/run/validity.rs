@@ -19,7 +19,7 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::error::share;
 use super::plan::{Plan, Wait};
-use super::tally::{Spans, Tally};
+use super::tally::{CompressionTally, Spans, Tally};
 use crate::format::count;
 use crate::host::procfs::CpuSpent;
 use crate::load::Arrival;
@@ -87,6 +87,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         verdict.doubt(kind, error.summary());
     }
     echoes(plan, tally, &mut verdict);
+    compression(plan, tally, &mut verdict);
     if plan.load.rate_per_s.is_some() {
         open_loop(plan, measured, &mut verdict);
     } else {
@@ -137,6 +138,28 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     }
     let no_echo = "no echo was received in the window";
     verdict.doubt_if(tally.received.measured == 0, InvalidKind::NoEcho, no_echo);
+}
+
+/// Rejects a run whose connections agreed on different compression, and notes where the server
+/// agreed to none.
+fn compression(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
+    let CompressionTally { answer, is_mixed, sent_uncompressed, .. } = tally.compression;
+    verdict.doubt_if(
+        is_mixed,
+        InvalidKind::MixedCompression,
+        "connections agreed on different compression, so that the figures are a mix",
+    );
+    if plan.load.offer().is_some() && answer == Some(None) {
+        verdict.notes.push(
+            "the server declined permessage-deflate: messages went without compression".to_owned(),
+        );
+    } else if sent_uncompressed > 0 && !is_mixed {
+        verdict.notes.push(
+            "the server allows no window that the generator can keep to: messages went without \
+             compression"
+                .to_owned(),
+        );
+    }
 }
 
 /// Describes the connection errors: ends, and connections that never opened.

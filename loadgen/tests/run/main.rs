@@ -4,6 +4,7 @@
 
 mod checker;
 mod command;
+mod compression;
 mod conservation;
 mod control_frames;
 mod duel;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use engine::sim::{Faults, Random};
 use engine::{Config, EngineKind, SendCompletions};
-use loadgen::load::{Arrival, Payload};
+use loadgen::load::{Arrival, Deflate, Payload};
 use loadgen::run::{Plan, Rehearsal};
+use protocol::handshake::deflate::ServerPolicy;
 
-use server::Heartbeat;
 use server::config::EchoSettings;
+use server::{DeflateEcho, DeflateSettings, Heartbeat};
 
 /// Everything about a seed.
 #[derive(Debug)]
@@ -45,8 +46,15 @@ impl Setting {
             ping_interval: Duration::from_millis(ping_interval),
             ..Heartbeat::default()
         };
+        let policy = ServerPolicy {
+            takeover: random.chance(500),
+            max_window_bits: random.between(9, 15) as u8,
+        };
+        let echo = random.pick(&[DeflateEcho::Passthrough, DeflateEcho::Recompress]);
+        let deflate = DeflateSettings { policy, echo, memory_level: random.between(1, 9) as u8 };
         let settings = EchoSettings {
             heartbeat,
+            deflate: random.chance(800).then_some(deflate),
             handshake_timeout: Duration::from_secs(60),
             ..EchoSettings::default()
         };
@@ -66,7 +74,8 @@ impl Setting {
 
 fn plan(random: &mut Random) -> Plan {
     let url = "ws://127.0.0.1:80/echo".parse().expect("a URL");
-    let payload = random.pick(&[Payload::Binary, Payload::TextAscii, Payload::TextMixed]);
+    let payload =
+        random.pick(&[Payload::Binary, Payload::TextAscii, Payload::TextMixed, Payload::TextJson]);
     // Sizes on both sides of the borders at which a frame's header grows, and far beyond a receive
     // buffer.
     let message_bytes = random.pick(&[0, 1, 32, 125, 126, 1_000, 5_000, 66_000]);
@@ -83,6 +92,14 @@ fn plan(random: &mut Random) -> Plan {
         plan.load.max_outstanding = random.pick(&[1, 8, 64]);
         plan.load.seed = random.word();
         plan.load.connect_timeout = Duration::from_secs(60);
+        plan.load.deflate =
+            random.pick(&[Deflate::Off, Deflate::Off, Deflate::On, Deflate::Takeover]);
+        if plan.load.deflate != Deflate::Off {
+            plan.load.deflate_window_bits = random.between(9, 15) as u8;
+            plan.load.deflate_memory_level = random.between(1, 9) as u8;
+            plan.load.fragments = random.pick(&[1, 1, 3]);
+            plan.load.verify = random.chance(900);
+        }
     })
 }
 

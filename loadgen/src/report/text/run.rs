@@ -7,8 +7,8 @@ use crate::format::{count, grouped, span};
 use crate::load::Load;
 use crate::report::{Blocks, Field};
 use crate::result::{
-    Censored, Document, Errors, Integrity, Latencies, Latency, MANY_CONNECTIONS, Messages, Run,
-    Scenario, Server, SessionVerdict, percentile,
+    Censored, CompressedMessages, Compression, Document, Errors, Integrity, Latencies, Latency,
+    MANY_CONNECTIONS, Messages, Run, Scenario, Server, SessionVerdict, percentile,
 };
 
 /// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a
@@ -84,6 +84,7 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
             format!("a connection was being opened again {times}: {all} in all, {most} at most"),
         )
     }));
+    fields.extend(run.compression.iter().flat_map(compression));
     fields
         .extend(run.server.as_ref().map(|server| Field::new("server", server_cost(load, server))));
     fields.extend(run.server.as_ref().and_then(counters));
@@ -246,6 +247,58 @@ fn outcomes(messages: Messages) -> String {
     }
 }
 
+/// The negotiated parameters with the ratios, and the forms in which the echoes came.
+fn compression(compression: &Compression) -> Vec<Field> {
+    let Compression { agreed, sent, received, same_bytes, inflated, .. } = *compression;
+    let plain = [compression.sent_uncompressed, compression.received_uncompressed]
+        .map(|n| grouped(n as f64));
+    let Some(agreed) = agreed else {
+        let [sent, _] = plain;
+        return vec![Field::new("deflate", format!("DECLINED by the server: {sent} sent plain"))];
+    };
+    let takeover = match (agreed.client_no_context_takeover, agreed.server_no_context_takeover) {
+        (true, true) => "no context takeover",
+        (false, false) => "context takeover",
+        (false, true) => "context takeover by the generator alone",
+        (true, false) => "context takeover by the server alone",
+    };
+    let (client, server) = (agreed.client_max_window_bits, agreed.server_max_window_bits);
+    let windows = match client == server {
+        true => format!("windows of {client} bits"),
+        false => format!("windows of {client} bits there, {server} back"),
+    };
+    let cost = compression
+        .compress_ns_per_message
+        .map(|ns| format!(", compressing takes {} for each (not in the latency)", span(ns as u64)));
+    let ratio = |of: CompressedMessages| {
+        (of.payload_bytes > 0 && of.message_bytes > 0)
+            .then(|| format!("{:.2}:1", of.message_bytes as f64 / of.payload_bytes as f64))
+    };
+    let ratios = match (ratio(sent), ratio(received)) {
+        (Some(sent), Some(received)) => format!(", {sent} there, {received} back"),
+        (Some(sent), None) => format!(", {sent} there"),
+        _ => String::new(),
+    };
+    let forms = listed(
+        ", ",
+        &[
+            (same_bytes, "with the bytes that were sent"),
+            (inflated, "inflated"),
+            (received.messages - same_bytes - inflated, "compressed and not checked"),
+            (compression.received_uncompressed, "plain"),
+        ],
+    );
+    let plain_sent = (compression.sent_uncompressed > 0)
+        .then(|| format!(", {} sent plain", plain[0]))
+        .unwrap_or_default();
+    let mut fields = vec![Field::new(
+        "deflate",
+        format!("{takeover}, {windows}{ratios}{plain_sent}{}", cost.unwrap_or_default()),
+    )];
+    fields.extend(forms.map(|forms| Field::new("", format!("echoes: {forms}"))));
+    fields
+}
+
 fn errors(errors: Errors) -> String {
     let Errors { connect, handshake, protocol, closed, io, timeout } = errors;
     let counts = [
@@ -367,6 +420,31 @@ mod tests {
         let with_connection =
             Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() };
         assert_eq!(integrity(with_connection), "3 lost with their connections");
+    }
+
+    #[test]
+    fn compression_is_shown_with_its_ratios() {
+        let shown = |compression: &Compression| {
+            let mut document = example::document();
+            document.runs.truncate(1);
+            document.runs[0].compression = Some(*compression);
+            let text = super::run(&document, &[]).render(Format::Terminal { width: 80 });
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let whole = example::compression(2000);
+        let text = shown(&whole);
+        assert!(
+            text.contains(
+                "deflate context takeover by the generator alone, windows of 12 bits there, 15 \
+                 back, 4.00:1 there, 3.20:1 back, compressing takes 1.5 us for each (not in the \
+                 latency) echoes: 1,990 with the bytes that were sent, 10 inflated"
+            ),
+            "{text}"
+        );
+        let declined = Compression { sent_uncompressed: 7, ..Compression::default() };
+        assert!(shown(&declined).contains("deflate DECLINED by the server: 7 sent plain"));
+        let unchecked = Compression { same_bytes: 0, inflated: 0, ..whole };
+        assert!(shown(&unchecked).contains("echoes: 2,000 compressed and not checked"));
     }
 
     #[test]

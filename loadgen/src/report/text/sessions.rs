@@ -5,7 +5,7 @@ use super::{comparison, peers, run, side_by_side, summary};
 use crate::compare::Conclusion;
 use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
-use crate::load::{Arrival, Load, Payload, Transport};
+use crate::load::{Arrival, Deflate, Load, Payload, Transport};
 use crate::report::{Blocks, Field, Table};
 use crate::result::{Count, Document, Presentation, SessionKind, SessionVerdict, Stored};
 use crate::target::subject::Subject;
@@ -110,6 +110,12 @@ pub(crate) fn load(load: &Load) -> String {
         (_, Payload::Binary) => "binary",
         (_, Payload::TextAscii) => "ASCII text",
         (_, Payload::TextMixed) => "text of mixed scripts",
+        (_, Payload::TextJson) => "JSON",
+    };
+    let deflate = match load.deflate {
+        Deflate::Off => "",
+        Deflate::On => ", compressed",
+        Deflate::Takeover => ", compressed with context takeover",
     };
     let arrival = Some(load.arrival).filter(|arrival| *arrival != Arrival::default());
     let arrival = arrival.map(|arrival| format!(" ({arrival})")).unwrap_or_default();
@@ -123,7 +129,7 @@ pub(crate) fn load(load: &Load) -> String {
     };
     let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
     let connections = count(load.connections.into(), "connection");
-    format!("{connections}{tls}{rate}, {size} of {kind}{idle}")
+    format!("{connections}{tls}{rate}, {size} of {kind}{deflate}{idle}")
 }
 
 fn noise(document: &Document) -> Blocks {
@@ -285,5 +291,9 @@ mod tests {
             ..Load::default()
         };
         assert!(load(&raw).ends_with(" x 3, 2 KiB of a raw stream"), "{}", load(&raw));
+        let json =
+            Load { payload: Payload::TextJson, deflate: Deflate::Takeover, ..Load::default() };
+        let shown = load(&json);
+        assert!(shown.ends_with(" of JSON, compressed with context takeover"), "{shown}");
     }
 }

@@ -4,6 +4,7 @@
 //! checks the worker's own time. This module has their shared state and the callbacks of the
 //! engine.
 
+mod compression;
 mod ending;
 mod opening;
 mod receiving;
@@ -32,6 +33,7 @@ use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
 use crate::load::Transport;
 use crate::target::opening::{Failures, Opening};
+use compression::Compression;
 use ending::describe;
 use receiving::Echo;
 use sending::NextWrite;
@@ -176,6 +178,8 @@ pub struct Client {
     /// The plan of an open loop, once the load has begun.
     schedule: Option<Schedule>,
     outgoing: Outgoing,
+    /// State of compression; `None` where none is offered.
+    compression: Option<Box<Compression>>,
     limits: Limits,
     tally: Tally,
     phase: WorkerPhase,
@@ -235,12 +239,13 @@ impl Client {
         };
         let idle = |_| ConnectionState::new(Ledger::default());
         let idle = (0..shared.idle_shard(worker).count()).map(idle);
-        let links = (0..shard.count()).map(loaded).chain(idle);
+        let links: Vec<_> = (0..shard.count()).map(loaded).chain(idle).collect();
         Self {
             worker,
             shard,
             reports,
-            links: links.collect(),
+            compression: Compression::new(&shared, links.len()),
+            links,
             dirty: Vec::with_capacity(shard.count() as usize),
             next_turn: Vec::new(),
             held_back: Vec::new(),
@@ -382,7 +387,7 @@ impl Handler for Client {
         } else if let Stage::Connecting { began, .. } = state.stage {
             let times = OpeningTimes { began, connected: self.now, secured: self.now };
             match self.shared.load.transport {
-                Transport::Tcp => self.now_open(link, times, out),
+                Transport::Tcp => self.now_open(link, times, None, out),
                 Transport::Ws | Transport::Wss => self.request(link, times, out),
             }
         }
@@ -416,11 +421,18 @@ impl Handler for Client {
         let state = &mut self.links[c.link as usize];
         state.heard_at = self.now;
         match (&state.stage, self.shared.load.transport.is_websocket()) {
-            (Stage::Open | Stage::Closing, true) => self.read_frames(c, bytes, out),
+            (Stage::Open | Stage::Closing, true) => match self.compression {
+                None => self.read_frames::<false>(c, bytes, out),
+                Some(_) => self.read_frames::<true>(c, bytes, out),
+            },
             (Stage::Open, false) => self.read_raw(c.link, bytes, out),
             (Stage::Handshaking { .. }, _) => {
-                if let Some(used) = self.read_response(c.link, bytes, out) {
-                    self.read_frames(c, &mut bytes[used..], out);
+                if let Some(response) = self.read_response(c.link, bytes, out) {
+                    if response.deflate.is_some() {
+                        c.protocol = Connection::with_deflate(Role::Client);
+                    }
+                    // Nearly always nothing follows the response.
+                    self.read_frames::<true>(c, &mut bytes[response.used..], out);
                 }
             }
             (Stage::Closing | Stage::Closed | Stage::Connecting { .. }, _) => {}

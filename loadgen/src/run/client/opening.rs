@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::{CloseMode, Connect, Nanos, Output, Worker};
+use protocol::handshake::deflate::Parameters;
 
+use super::super::check::PartialEcho;
 use super::super::error::RunError;
 use super::super::shared::Report;
 use super::{CONNECTING_AT_ONCE, Client, OpeningTimes, Stage, WorkerPhase};
-use crate::target::opening::{Failures, Opening, describe_failures};
+use crate::target::opening::{Failures, Opening, Response, describe_failures};
 use crate::target::url;
 
 /// Time after which a lost connection is reopened. It doubles with each further failed attempt.
@@ -92,7 +94,15 @@ impl Client {
         self.links[link as usize].stage = Stage::Handshaking { times, opening: Box::new(opening) };
     }
 
-    pub(super) fn now_open(&mut self, link: u32, times: OpeningTimes, out: &mut Output<'_>) {
+    /// Handles a connection that is open. `answer`: what the server has agreed to of the offered
+    /// compression.
+    pub(super) fn now_open(
+        &mut self,
+        link: u32,
+        times: OpeningTimes,
+        answer: Option<Parameters>,
+        out: &mut Output<'_>,
+    ) {
         let is_load = self.phase != WorkerPhase::Connecting;
         if !is_load || self.position.second().is_some() {
             self.tally.opened(times, self.now);
@@ -104,31 +114,35 @@ impl Client {
         state.stage = Stage::Open;
         (state.opened_at, state.first) = (self.now, state.ledger.next());
         state.unwritten = state.first;
+        state.arriving = PartialEcho::default();
         state.left = self.shared.load.messages_per_connection.unwrap_or(u32::MAX);
         self.opening -= 1;
         self.open += 1;
+        if let Some(compression) = &mut self.compression {
+            self.tally.compression.answered(answer);
+            compression.open(&self.shared, link, answer, link < self.shard.count());
+        }
         self.begin_life(link, out);
         if self.phase == WorkerPhase::Loading && link < self.shard.count() {
             self.mark(link);
         }
     }
 
-    /// Reads more of the response. Returns the number of its `bytes` once it is complete.
+    /// Reads more of the response. Returns it once it is complete.
     pub(super) fn read_response(
         &mut self,
         link: u32,
         bytes: &[u8],
         out: &mut Output<'_>,
-    ) -> Option<usize> {
+    ) -> Option<Response> {
         let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
         };
         let times = *times;
         match opening.read(&self.shared.request, bytes) {
-            Ok(response) => response.map(|response| {
+            Ok(response) => response.inspect(|response| {
                 out.set_deadline(None);
-                self.now_open(link, times, out);
-                response.used
+                self.now_open(link, times, response.deflate, out);
             }),
             Err(error) => {
                 self.handshake_failed(link, error.to_string(), out);

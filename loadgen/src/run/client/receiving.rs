@@ -1,7 +1,7 @@
 //! Received bytes and the echoes in them.
 
 use engine::{Nanos, Output};
-use protocol::{Event, MessageKind, Opcode};
+use protocol::{Event, MessageKind, Opcode, ProtocolError};
 
 use super::super::check::{self, EchoOutcome, Judged};
 use super::super::ledger::Times;
@@ -18,17 +18,35 @@ pub(super) struct Echo {
 }
 
 impl Client {
-    pub(super) fn read_frames(&mut self, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
+    /// Reads frames. `DEFLATE`: the load offers compression.
+    pub(super) fn read_frames<const DEFLATE: bool>(
+        &mut self,
+        c: &mut Conn,
+        bytes: &mut [u8],
+        out: &mut Output<'_>,
+    ) {
         let mut at = 0;
         loop {
             match c.protocol.next(&self.limits, bytes, &mut at) {
                 Ok(Some(Event::Data(chunk))) => {
                     let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
-                    let payload = chunk.payload.clone();
+                    let (payload, is_compressed) = (chunk.payload.clone(), chunk.compressed);
                     c.protocol.skip(chunk);
                     // What comes after the drain is lost already.
-                    if self.phase != WorkerPhase::Closing {
+                    if self.phase == WorkerPhase::Closing {
+                        continue;
+                    }
+                    if !DEFLATE || !is_compressed {
+                        if DEFLATE {
+                            let count = &mut self.tally.compression.received_uncompressed;
+                            *count += u64::from(last);
+                        }
                         self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
+                    } else if let Err(error) =
+                        self.read_compressed(c.link, kind, (first, last), &bytes[payload])
+                    {
+                        c.protocol.fail();
+                        return self.breaks_protocol(c.link, &error, out);
                     }
                 }
                 Ok(Some(Event::Ping(ping))) => {
@@ -37,14 +55,18 @@ impl Client {
                 Ok(Some(Event::Pong(_))) => self.tally.pings.answered += 1,
                 Ok(Some(Event::Close(close))) => return self.peer_closes(c.link, &close, out),
                 Ok(None) => return,
-                Err(error) => {
-                    let detail = format!("broke the protocol: {error} ({})", error.section());
-                    self.outgoing.close(Some(error.close_code()), out);
-                    self.tally.errors.protocol += 1;
-                    return self.end(c.link, detail, out);
-                }
+                Err(error) => return self.breaks_protocol(c.link, &error, out),
             }
         }
+    }
+
+    /// Ends a connection on which the server broke a rule.
+    #[cold]
+    fn breaks_protocol(&mut self, link: u32, error: &ProtocolError, out: &mut Output<'_>) {
+        let detail = format!("broke the protocol: {error} ({})", error.section());
+        self.outgoing.close(Some(error.close_code()), out);
+        self.tally.errors.protocol += 1;
+        self.end(link, detail, out);
     }
 
     /// Raw echo: messages are told apart by their length alone.
@@ -90,7 +112,7 @@ impl Client {
 
     /// Handles a complete echo.
     #[inline]
-    fn count_echo(&mut self, link: u32, kind: MessageKind, judged: Judged) {
+    pub(super) fn count_echo(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
         let content = &self.shared.content;
         let EchoOutcome { times, is_fault, unnamed } = check::count_echo(

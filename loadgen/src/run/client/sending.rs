@@ -50,6 +50,7 @@ impl Client {
         }
         dirty.clear();
         self.dirty = dirty;
+        self.exclude_compressing(now, w);
         if self.write_at() != Nanos::NEVER {
             self.wake_at(Nanos::NEVER, w);
         }
@@ -60,12 +61,16 @@ impl Client {
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let unwritten = state.unwritten..state.ledger.next();
-        let left = self.outgoing.send(
-            &self.shared.content,
-            self.shard.number(link),
-            unwritten.clone(),
-            out,
-        );
+        let connection = self.shard.number(link);
+        let left = match &mut self.compression {
+            None => self.outgoing.send(&self.shared.content, connection, unwritten.clone(), out),
+            Some(compression) => {
+                let tally = &mut self.tally.compression;
+                let of = (link, connection);
+                let range = unwritten.clone();
+                compression.send(&self.shared, &mut self.outgoing, tally, of, range, out)
+            }
+        };
         state.unwritten = left;
         if left != unwritten.end {
             self.write_later(link, left != unwritten.start);
@@ -165,6 +170,10 @@ impl Client {
         }
         self.tally.sent(count, position.second());
         self.write(link, out);
+        if self.compression.is_some() {
+            let next = self.links[link as usize].ledger.next();
+            self.note_entered(link, next - u64::from(count));
+        }
     }
 
     /// Takes messages off what is left to be sent in the window, where that is limited.
@@ -209,6 +218,7 @@ impl Client {
                 self.links[link as usize].id = None;
             }
         }
+        self.exclude_compressing(now, w);
         self.wake_at(now, w);
     }
 

@@ -1,0 +1,314 @@
+//! Compression of a worker's connections, where the load offers it.
+//!
+//! A compressed echo is compared by its bytes as long as they are those that were sent. From the
+//! first other byte on it is inflated and compared in pieces: the bytes before are known. With
+//! context takeover, or where the server compresses otherwise, every echo is inflated.
+
+use engine::{Nanos, Output, Worker};
+use protocol::deflate::{History, Inflater, MIN_DEFLATE_BITS};
+use protocol::handshake::deflate::Parameters;
+use protocol::{Limits, MessageKind, ProtocolError};
+
+use super::super::check::{Judged, PartialEcho};
+use super::super::compressed::{Compressor, Scratch, compresses_while_sending};
+use super::super::ledger::Ledger;
+use super::super::outgoing::Outgoing;
+use super::super::shared::Shared;
+use super::super::tally::CompressionTally;
+use super::Client;
+
+/// Bytes that are inflated at a time.
+const STEP: usize = 16 << 10;
+
+/// State of a worker whose connections offer compression.
+pub(super) struct Compression {
+    links: Vec<LinkCompression>,
+    /// Inflaters without a message.
+    inflaters: Vec<Box<Inflater>>,
+    inflated: Box<[u8]>,
+    scratch: Scratch,
+    /// True if messages are compressed while they are sent.
+    is_slow: bool,
+    /// Messages of this turn that were compressed after their time was read: the connection, and
+    /// the first of them.
+    entered: Vec<(u32, u64)>,
+}
+
+/// Compression of one connection.
+#[derive(Default)]
+struct LinkCompression {
+    encoder: Encoder,
+    /// Bytes to which the server's next message may refer.
+    history: Option<Box<History>>,
+    echo: CompressedEcho,
+}
+
+/// Source of a connection's payloads.
+#[derive(Default)]
+enum Encoder {
+    /// Messages are sent without compression.
+    #[default]
+    Plain,
+    /// Messages were compressed before the run, for a window of so many bits.
+    Before(u8),
+    /// Messages are compressed one after the other.
+    Now(Box<Compressor>),
+}
+
+/// A compressed echo that is being received.
+#[derive(Default)]
+enum CompressedEcho {
+    #[default]
+    None,
+    /// So far its bytes are those of this message.
+    Same {
+        sequence: u64,
+        len: usize,
+    },
+    Inflating(Box<Inflater>),
+}
+
+impl Compression {
+    /// Returns the state of a worker's connections; `None` where the load offers no compression.
+    pub(super) fn new(shared: &Shared, links: usize) -> Option<Box<Self>> {
+        shared.load.offer().map(|_| {
+            Box::new(Self {
+                links: (0..links).map(|_| LinkCompression::default()).collect(),
+                inflaters: Vec::new(),
+                inflated: vec![0; STEP].into(),
+                scratch: Scratch::default(),
+                is_slow: compresses_while_sending(&shared.load),
+                entered: Vec::new(),
+            })
+        })
+    }
+
+    /// Begins a connection with the server's answer to the offer. `is_loaded`: it sends messages.
+    pub(super) fn open(
+        &mut self,
+        shared: &Shared,
+        link: u32,
+        answer: Option<Parameters>,
+        is_loaded: bool,
+    ) {
+        let link = &mut self.links[link as usize];
+        self.inflaters.extend(link.echo.take_inflater());
+        *link = LinkCompression::default();
+        let Some(agreed) = answer else { return };
+        link.history = (!agreed.server_no_context_takeover)
+            .then(|| Box::new(History::new(agreed.server_max_window_bits)));
+        let bits = agreed.client_max_window_bits;
+        if !is_loaded || bits < MIN_DEFLATE_BITS {
+            return;
+        }
+        link.encoder = if self.is_slow {
+            let takes_over = !agreed.client_no_context_takeover;
+            Encoder::Now(Box::new(Compressor::new(shared.load.compressor(bits), takes_over)))
+        } else {
+            shared.precompressed(bits);
+            Encoder::Before(bits)
+        };
+    }
+
+    /// Sends messages, as far as unsent bytes allow. Returns the first message that is left.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a worker that sending takes")]
+    pub(super) fn send(
+        &mut self,
+        shared: &Shared,
+        outgoing: &mut Outgoing,
+        tally: &mut CompressionTally,
+        (link, connection): (u32, u32),
+        mut sequences: std::ops::Range<u64>,
+        out: &mut Output<'_>,
+    ) -> u64 {
+        let content = &shared.content;
+        let Self { links, scratch, .. } = self;
+        let encoder = &mut links[link as usize].encoder;
+        if let Encoder::Plain = encoder {
+            let start = sequences.start;
+            let left = outgoing.send(content, connection, sequences, out);
+            tally.sent_uncompressed += left - start;
+            return left;
+        }
+        while Outgoing::has_room(out)
+            && let Some(sequence) = sequences.next()
+        {
+            let parts = match encoder {
+                Encoder::Before(bits) => {
+                    shared.precompressed(*bits).parts(content, connection, sequence)
+                }
+                Encoder::Now(compressor) => {
+                    compressor.parts(content, connection, sequence, scratch)
+                }
+                Encoder::Plain => break,
+            };
+            outgoing.send_compressed(content.kind(), &parts, out);
+            tally.sent.messages += 1;
+            tally.sent.payload_bytes += parts.len() as u64;
+            tally.sent.message_bytes += content.len_of(connection, sequence) as u64;
+        }
+        sequences.start
+    }
+
+    /// Takes a piece of a compressed echo. Returns the judgement at its end.
+    fn receive(
+        &mut self,
+        of: &EchoContext<'_>,
+        tally: &mut CompressionTally,
+        arriving: &mut PartialEcho,
+        (first, last): (bool, bool),
+        piece: &[u8],
+    ) -> Result<Option<Judged>, ProtocolError> {
+        let EchoContext { shared, ledger, connection, .. } = *of;
+        let content = &shared.content;
+        let set = match &self.links[of.link].encoder {
+            Encoder::Before(bits) => Some(shared.precompressed(*bits)),
+            Encoder::Plain | Encoder::Now(_) => None,
+        };
+        if first {
+            let link = &mut self.links[of.link];
+            self.inflaters.extend(link.echo.take_inflater());
+            let echo = match (set, &link.history, ledger.oldest()) {
+                (Some(_), None, Some(sequence)) => CompressedEcho::Same { sequence, len: 0 },
+                _ => self.inflating(of.link),
+            };
+            self.links[of.link].echo = echo;
+        }
+        let echo = &mut self.links[of.link].echo;
+        if let (CompressedEcho::Same { sequence, len }, Some(set)) = (echo, set) {
+            let (sequence, before) = (*sequence, *len);
+            let parts = set.parts(content, connection, sequence);
+            *len += piece.len();
+            if parts.has_at(before, piece) && (!last || *len == parts.len()) {
+                return Ok(last.then(|| {
+                    tally.same_bytes += 1;
+                    tally.received.message_bytes += content.len_of(connection, sequence) as u64;
+                    Judged { sequence: Some(sequence), sound: true, is_foreign: false }
+                }));
+            }
+            self.links[of.link].echo = self.inflating(of.link);
+            let same = [parts.head(), parts.body()];
+            let mut left = before;
+            for part in same {
+                let part = &part[..part.len().min(left)];
+                left -= part.len();
+                self.inflate(of, arriving, part, false)?;
+            }
+        }
+        self.inflate(of, arriving, piece, last)?;
+        if !last {
+            return Ok(None);
+        }
+        tally.inflated += 1;
+        tally.received.message_bytes += arriving.got() as u64;
+        let link = &mut self.links[of.link];
+        self.inflaters.extend(link.echo.take_inflater());
+        Ok(Some(arriving.finish(content, connection, ledger)))
+    }
+
+    /// Returns an inflater that has begun a message of a connection. It does not check text,
+    /// because every byte is compared.
+    fn inflating(&mut self, link: usize) -> CompressedEcho {
+        let mut inflater = self.inflaters.pop().unwrap_or_default();
+        inflater.begin(MessageKind::Binary, self.links[link].history.as_deref_mut());
+        CompressedEcho::Inflating(inflater)
+    }
+
+    /// Inflates a piece and compares it.
+    fn inflate(
+        &mut self,
+        of: &EchoContext<'_>,
+        arriving: &mut PartialEcho,
+        mut piece: &[u8],
+        last: bool,
+    ) -> Result<(), ProtocolError> {
+        let LinkCompression { echo, history, .. } = &mut self.links[of.link];
+        let CompressedEcho::Inflating(inflater) = echo else { return Ok(()) };
+        loop {
+            let step = inflater.inflate(of.limits, piece, last, &mut self.inflated)?;
+            let inflated = &self.inflated[..step.written];
+            arriving.feed(&of.shared.content, of.connection, of.ledger, inflated);
+            if let Some(history) = history {
+                history.push(inflated);
+            }
+            piece = &piece[step.read..];
+            if step.done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Facts that an echo is compared with.
+struct EchoContext<'a> {
+    shared: &'a Shared,
+    limits: &'a Limits,
+    ledger: &'a Ledger,
+    link: usize,
+    /// Number of the connection.
+    connection: u32,
+}
+
+impl CompressedEcho {
+    fn take_inflater(&mut self) -> Option<Box<Inflater>> {
+        match std::mem::take(self) {
+            Self::Inflating(inflater) => Some(inflater),
+            Self::None | Self::Same { .. } => None,
+        }
+    }
+}
+
+impl Client {
+    /// Takes a piece of a compressed echo.
+    pub(super) fn read_compressed(
+        &mut self,
+        link: u32,
+        kind: MessageKind,
+        (first, last): (bool, bool),
+        piece: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let Some(compression) = &mut self.compression else { return Ok(()) };
+        let connection = self.shard.number(link);
+        let state = &mut self.links[link as usize];
+        let tally = &mut self.tally.compression;
+        tally.received.payload_bytes += piece.len() as u64;
+        tally.received.messages += u64::from(last);
+        let judged = if self.shared.load.verify {
+            let of = EchoContext {
+                shared: &self.shared,
+                limits: &self.limits,
+                ledger: &state.ledger,
+                link: link as usize,
+                connection,
+            };
+            compression.receive(&of, tally, &mut state.arriving, (first, last), piece)?
+        } else {
+            state.arriving.skip(piece);
+            last.then(|| state.arriving.finish_unseen(&state.ledger))
+        };
+        if let Some(judged) = judged {
+            self.count_echo(link, kind, judged);
+        }
+        Ok(())
+    }
+
+    /// Notes messages that are compressed while they are sent.
+    pub(super) fn note_entered(&mut self, link: u32, first: u64) {
+        if let Some(compression) = self.compression.as_mut().filter(|own| own.is_slow) {
+            compression.entered.push((link, first));
+        }
+    }
+
+    /// Moves the time of sending behind the compressing of this turn's messages: one clock read for
+    /// all. `from`: the time that they were entered with.
+    pub(super) fn exclude_compressing(&mut self, from: Nanos, w: &mut Worker<'_, Self>) {
+        let Some(compression) = &mut self.compression else { return };
+        if compression.entered.is_empty() {
+            return;
+        }
+        let spent = w.clock().since(from);
+        for (link, first) in compression.entered.drain(..) {
+            self.links[link as usize].ledger.delay_from(first, spent);
+        }
+    }
+}
