@@ -243,7 +243,7 @@ pub(crate) fn long_run() -> Run {
     Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
 }
 
-/// Compression of a run of so many messages.
+/// Compression of a run with this number of messages.
 pub(crate) fn compression(messages: u64) -> Compression {
     let compressed = |each| CompressedMessages {
         messages,

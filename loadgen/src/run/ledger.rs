@@ -150,8 +150,8 @@ impl Ledger {
         lost
     }
 
-    /// Moves the time of sending of the messages from `first` on. In a closed loop they are due then,
-    /// too.
+    /// Moves the time of sending of the messages from `first` on. In a closed loop they are due
+    /// then, too.
     pub(crate) fn delay_from(&mut self, first: u64, by: Duration) {
         for sequence in first.max(self.oldest)..self.next {
             let at = self.slot(sequence);

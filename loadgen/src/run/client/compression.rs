@@ -49,7 +49,7 @@ enum Encoder {
     /// Messages are sent without compression.
     #[default]
     Plain,
-    /// Messages were compressed before the run, for a window of so many bits.
+    /// Messages were compressed before the run, for a window of this size in bits.
     Before(u8),
     /// Messages are compressed one after the other.
     Now(Box<Compressor>),
