@@ -59,7 +59,7 @@ struct Run {
     is_valid: bool,
 }
 
-/// What one call of [`Inflater::inflate`] has done.
+/// Progress of one call of [`Inflater::inflate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Step {
@@ -306,7 +306,7 @@ impl History {
     }
 }
 
-/// How a [`Deflater`] compresses.
+/// Settings of a [`Deflater`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompressorSettings {
     /// Effort, 1 (fastest) to 9 (smallest).

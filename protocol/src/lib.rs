@@ -3,8 +3,8 @@
 //! Bytes come in as slices and go out as slices or events. This crate does not open sockets, read
 //! clocks, start threads or generate random numbers: masking keys and nonces are arguments. The
 //! [`Connection`] reads frames and reports their meaning to the caller, [`frame`] writes them, and
-//! [`handshake`] does the opening handshake. [`deflate`] inflates and deflates messages. [`mask`], [`text`] and [`utf8`] touch every byte and
-//! are optimized for that.
+//! [`handshake`] does the opening handshake. [`deflate`] inflates and deflates messages. [`mask`],
+//! [`text`] and [`utf8`] touch every byte and are optimized for that.
 //!
 //! Every check happens as soon as its bytes have arrived, in the order of those bytes. Therefore
 //! any way of cutting the input gives the same events and the same error.

@@ -62,7 +62,7 @@ pub(crate) struct Account {
     pub(crate) usage: Usage,
     /// End of a pause; [`Nanos::NEVER`] while no rate pauses the connection.
     pub(crate) paused_until: Nanos,
-    /// What the handshake agreed on; `None`: no compression.
+    /// Compression that the handshake agreed on; `None`: no compression.
     pub(crate) compression: Option<Box<Compression>>,
     /// Time at which a deadline found the connection inside such a frame.
     stuck_since: Tick,

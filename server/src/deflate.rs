@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use protocol::deflate::{CompressorSettings, Deflater, History, Inflater, MIN_DEFLATE_BITS};
 use protocol::handshake::deflate::{Parameters, ServerPolicy};
 
-/// How compressed messages are echoed where both ways are possible.
+/// Way in which compressed messages are echoed where both ways are possible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeflateEcho {
     /// As the client's compressor made them.
@@ -32,20 +32,20 @@ pub enum DeflateEcho {
 /// Compression that the server agrees to.
 #[derive(Clone, Copy, Debug)]
 pub struct DeflateSettings {
-    /// What it agrees to in a handshake.
+    /// Compression that it agrees to in a handshake.
     pub policy: ServerPolicy,
-    /// How it echoes.
+    /// Way in which it echoes.
     pub echo: DeflateEcho,
     /// Memory of its compressors ([`CompressorSettings::memory_level`]).
     pub memory_level: u8,
 }
 
-/// How a connection's compressed messages are echoed.
+/// Way in which a connection's compressed messages are echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// The bytes that came.
     Passthrough,
-    /// Compressed by the server, with a window of so many bits.
+    /// Compressed by the server, with a window of this many bits.
     Recompress(u8),
     /// Inflated, because the window that the client allows is too small for the compressor. A
     /// compressed message need not have a compressed answer.
@@ -76,10 +76,10 @@ pub(crate) struct Compression {
 
 const _: () = assert!(size_of::<Compression>() <= 16, "every connection with compression has one");
 
-/// What a connection with context takeover keeps between messages.
+/// State that a connection with context takeover keeps between messages.
 #[derive(Debug)]
 struct Context {
-    /// What the client's next message may refer to.
+    /// Bytes that the client's next message may refer to.
     received: Option<History>,
     /// True if the server may refer to earlier messages.
     takes_over: bool,
@@ -104,7 +104,7 @@ impl Compression {
         self.context.is_some()
     }
 
-    /// What the client's messages refer to and are added to.
+    /// Bytes that the client's messages refer to and are added to.
     pub(crate) fn received(&mut self) -> Option<&mut History> {
         self.context.as_mut()?.received.as_mut()
     }

@@ -76,7 +76,7 @@ pub(crate) struct Echo {
     work_left: usize,
     /// Work that the current read, or the turn of a parked connection, may still do.
     read_work_left: usize,
-    /// What a step inflates.
+    /// Output of a step.
     inflated: Vec<u8>,
 }
 

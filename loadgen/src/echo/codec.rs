@@ -8,11 +8,11 @@ use protocol::{Limits, MessageKind, ProtocolError};
 /// Bytes that are inflated at a time.
 const STEP: usize = 16 << 10;
 
-/// What the client's end of a connection needs to inflate and to compress.
+/// State that the client's end of a connection needs to inflate and to compress.
 #[derive(Debug)]
 pub(super) struct Codec {
     inflater: Inflater,
-    /// What the server's messages refer to.
+    /// Bytes that the server's messages refer to.
     history: Option<History>,
     /// Compressor; `None` where the server allows no window that it can keep to.
     pub(super) deflater: Option<Deflater>,

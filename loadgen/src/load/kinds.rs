@@ -58,7 +58,7 @@ pub enum Deflate {
 }
 
 impl Deflate {
-    /// Returns the offer, with windows of at most so many bits.
+    /// Returns the offer, with windows of at most this many bits.
     pub(crate) fn offer(self, window_bits: u8) -> Option<Offer> {
         let limit = (window_bits < MAX_WINDOW_BITS).then_some(window_bits);
         let takes_no_context_over = self == Self::On;

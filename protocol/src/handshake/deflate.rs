@@ -43,7 +43,7 @@ const LARGEST_WINDOW_BITS: u8 = *WINDOW_BITS.end();
 /// window of 8 bits.
 const SMALLEST_REQUESTED_WINDOW_BITS: u8 = 9;
 
-/// What both ends of a connection have agreed on.
+/// Parameters that both ends of a connection have agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
     /// The server begins every message with an empty window (RFC 7692 7.1.1.1).
@@ -156,7 +156,7 @@ fn read_window(name: &'static str, parameter: &Parameter<'_>) -> Result<Option<u
 /// A server's choice of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerPolicy {
-    /// Whether both ends may refer to earlier messages (context takeover, RFC 7692 7.1.1). If
+    /// True if both ends may refer to earlier messages (context takeover, RFC 7692 7.1.1). If
     /// false, the answer forbids it to both. If true, the client may still forbid it to the server.
     pub takeover: bool,
     /// Largest window for both directions: 9 to 15 bits. Another value counts as the nearest of

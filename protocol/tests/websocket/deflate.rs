@@ -10,8 +10,8 @@ const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
 
 const UNLIMITED: Limits = Limits { max_message: u64::MAX, max_fragments: u32::MAX };
 
-/// Inflates a message that comes in these pieces, with so many bytes of room in each call. Returns
-/// all that was inflated before the error, if there is one.
+/// Inflates a message that comes in these pieces, with this much room in each call, in bytes.
+/// Returns all that was inflated before the error, if there is one.
 fn inflate_with(
     inflater: &mut Inflater,
     mut history: Option<&mut History>,
