@@ -174,8 +174,8 @@ struct Arguments {
     deflate: Deflate,
 
     /// Way in which compressed messages are echoed: as the client's compressor made them, checked,
-    /// or inflated and compressed again. Where the bytes that came would be invalid as an answer, they
-    /// are compressed again in any case.
+    /// or inflated and compressed again. Where the bytes that came would be invalid as an answer,
+    /// they are compressed again in any case.
     #[arg(long, value_enum, default_value_t = Echo::Passthrough, help_heading = COMPRESSION)]
     deflate_echo: Echo,
 

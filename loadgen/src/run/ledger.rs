@@ -300,7 +300,7 @@ mod tests {
         closed.delay_from(0, by);
         assert_eq!(closed.outstanding(), 0);
         let mut open = Ledger::open(64);
-        (0..9).for_each(|i| drop(open.send(at(i))));
+        assert_eq!((0..9).map(|i| open.send(at(i))).sum::<u64>(), 0);
         open.delay_from(8, by);
         assert_eq!(open.receive(7), Some((at(7), false)));
         let moved = Times { due: Nanos(8), sent: Nanos(58) };

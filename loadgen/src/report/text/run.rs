@@ -288,9 +288,10 @@ fn compression(compression: &Compression) -> Vec<Field> {
             (compression.received_uncompressed, "plain"),
         ],
     );
-    let plain_sent = (compression.sent_uncompressed > 0)
-        .then(|| format!(", {} sent plain", plain[0]))
-        .unwrap_or_default();
+    let plain_sent = match compression.sent_uncompressed {
+        0 => String::new(),
+        _ => format!(", {} sent plain", plain[0]),
+    };
     let mut fields = vec![Field::new(
         "deflate",
         format!("{takeover}, {windows}{ratios}{plain_sent}{}", cost.unwrap_or_default()),

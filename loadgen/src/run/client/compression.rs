@@ -24,7 +24,7 @@ const STEP: usize = 16 << 10;
 pub(super) struct Compression {
     links: Vec<LinkCompression>,
     /// Inflaters without a message.
-    inflaters: Vec<Box<Inflater>>,
+    inflaters: Vec<Inflater>,
     inflated: Box<[u8]>,
     scratch: Scratch,
     /// True if messages are compressed while they are sent.
@@ -65,7 +65,7 @@ enum CompressedEcho {
         sequence: u64,
         len: usize,
     },
-    Inflating(Box<Inflater>),
+    Inflating(Inflater),
 }
 
 impl Compression {
@@ -250,7 +250,7 @@ struct EchoContext<'a> {
 }
 
 impl CompressedEcho {
-    fn take_inflater(&mut self) -> Option<Box<Inflater>> {
+    fn take_inflater(&mut self) -> Option<Inflater> {
         match std::mem::take(self) {
             Self::Inflating(inflater) => Some(inflater),
             Self::None | Self::Same { .. } => None,
