@@ -45,6 +45,8 @@ pub struct Counted {
     pub errors: Errors,
     /// Faults of echoes.
     pub integrity: Integrity,
+    /// Compressed messages that came.
+    pub compressed: u64,
 }
 
 impl Rehearsal {
@@ -93,6 +95,7 @@ impl Rehearsal {
     pub fn outcome(client: Client) -> Counted {
         let tally = client.into_tally();
         let (messages, errors, integrity) = (tally.messages(), tally.errors, tally.integrity);
-        Counted { messages, imbalance: tally.imbalance, errors, integrity }
+        let compressed = tally.compression.received.messages;
+        Counted { messages, imbalance: tally.imbalance, errors, integrity, compressed }
     }
 }

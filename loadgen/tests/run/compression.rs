@@ -147,6 +147,13 @@ fn other_loads_are_compressed_too() {
         let open = usual.with(|plan| plan.load.rate_per_s = Some(5_000.0));
         let result = run(&open);
         assert_eq!((result.integrity, result.errors), (Integrity::default(), Errors::default()));
+        let latencies = &result.latency_ns;
+        let parts = latencies.lag.mean + latencies.uncorrected().mean;
+        let whole = latencies.corrected.mean;
+        assert!(
+            (parts - whole).abs() < 0.01 * whole,
+            "lag and service time are {parts} of {whole}"
+        );
         let sent = result.messages.expect("counted").sent;
         assert_eq!(result.compression.expect("offered").sent.messages, sent);
     }

@@ -27,7 +27,7 @@ fn every_echo_comes_back_or_its_connection_fails() {
         None => 0..number("SPARRING_SIM_SEEDS").unwrap_or(SEEDS),
     };
     let count = seeds.end - seeds.start;
-    let (mut sent, mut received) = (0, 0);
+    let (mut sent, mut received, mut compressed) = (0, 0, 0);
     for seed in seeds {
         let outcome = Duel::new(seed).run().unwrap_or_else(|what| {
             panic!(
@@ -37,7 +37,9 @@ fn every_echo_comes_back_or_its_connection_fails() {
         });
         sent += outcome.messages.sent;
         received += outcome.messages.echoed;
+        compressed += outcome.compressed;
     }
-    println!("{count} seeds: {sent} messages, {received} echoes");
+    println!("{count} seeds: {sent} messages, {received} echoes, {compressed} of them compressed");
     assert!(count == 1 || received > count, "hardly anything came back");
+    assert!(count == 1 || compressed > count, "hardly anything was compressed");
 }

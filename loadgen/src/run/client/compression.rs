@@ -300,7 +300,9 @@ impl Client {
     }
 
     /// Moves the time of sending behind the compressing of this turn's messages: one clock read for
-    /// all. `from`: the time that they were entered with.
+    /// all. `from`: the time that they were entered with. Where a turn has so much output that the
+    /// engine sends a part of it earlier, that part counts as sent late.
+    #[inline]
     pub(super) fn exclude_compressing(&mut self, from: Nanos, w: &mut Worker<'_, Self>) {
         let Some(compression) = &mut self.compression else { return };
         if compression.entered.is_empty() {

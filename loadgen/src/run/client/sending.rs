@@ -192,6 +192,12 @@ impl Client {
     pub(super) fn send_due(&mut self, w: &mut Worker<'_, Self>) {
         self.retire_spent(w);
         let now = w.clock();
+        self.send_due_at(now, w);
+        self.exclude_compressing(now, w);
+    }
+
+    #[inline]
+    fn send_due_at(&mut self, now: Nanos, w: &mut Worker<'_, Self>) {
         let position = self.shared.window.position(now);
         let end = self.shared.window.end();
         for _ in 0..SENDS_PER_ENTER {
@@ -218,7 +224,6 @@ impl Client {
                 self.links[link as usize].id = None;
             }
         }
-        self.exclude_compressing(now, w);
         self.wake_at(now, w);
     }
 
