@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::result::{Document, Run};
+use crate::result::{Agreed, Document, Run};
 
 /// Returns why runs are invalid or were repeated, the session's marks, and whether it was ended
 /// early.
@@ -19,7 +19,37 @@ pub(super) fn notes_where(document: &Document, is_named: impl Fn(&Run) -> bool) 
     let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
     let is_cut = document.session.interrupted;
     let interrupted = is_cut.then(|| "INTERRUPTED: what was measured until then.".to_owned());
-    invalid.chain(repeated).chain(marks).chain(interrupted).collect()
+    invalid.chain(repeated).chain(compression(document)).chain(marks).chain(interrupted).collect()
+}
+
+/// Returns lines for scenarios whose messages went without the compression that was offered, and
+/// for those whose arms agreed on different compression.
+fn compression(document: &Document) -> Vec<String> {
+    let mut plain = BTreeSet::new();
+    let mut agreed = BTreeMap::<&str, Vec<Option<Agreed>>>::new();
+    for run in &document.runs {
+        let Some(compression) = run.compression else { continue };
+        if compression.sent_uncompressed > 0 {
+            plain.insert(place(document, run));
+        }
+        let answers = agreed.entry(&run.scenario).or_default();
+        if !answers.contains(&compression.agreed) {
+            answers.push(compression.agreed);
+        }
+    }
+    let plain = plain.into_iter().map(|place| {
+        format!("UNCOMPRESSED {place}: the server agreed to no compression, messages went without")
+    });
+    let mixed = agreed.into_iter().filter(|(_, answers)| answers.len() > 1).map(|(scenario, _)| {
+        format!("NOTE: {scenario}: runs agreed on different compression, which is compared here")
+    });
+    plain.chain(mixed).collect()
+}
+
+/// Returns the scenario of a run, and its arm where there are several.
+fn place(document: &Document, run: &Run) -> String {
+    let arm = if document.arms.is_empty() { String::new() } else { format!(" {}", run.arm) };
+    format!("{}{arm}", run.scenario)
 }
 
 /// Places of a reason that are named; the others are counted.
@@ -30,14 +60,13 @@ const NAMED: usize = 4;
 fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
     let mut reasons: BTreeMap<&str, (&str, u32, BTreeSet<String>)> = BTreeMap::new();
     for run in &document.runs {
-        let arm = if document.arms.is_empty() { String::new() } else { format!(" {}", run.arm) };
         for reason in of(run) {
             // The figures in it differ from run to run.
             let mut parts = reason.split(|c: char| c.is_ascii_digit());
             let kind = parts.find(|part| !part.trim().is_empty()).unwrap_or(reason);
             let (_, times, places) = reasons.entry(kind).or_insert((reason, 0, BTreeSet::new()));
             *times += 1;
-            places.insert(format!("{}{arm}", run.scenario));
+            places.insert(place(document, run));
         }
     }
     let line = |(reason, times, places): (&str, u32, BTreeSet<String>)| {
@@ -54,6 +83,24 @@ fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::compare::example::duel;
+    use crate::result::{Compression, example};
+
+    #[test]
+    fn arm_that_was_not_compressed_is_named() {
+        let mut document = duel(2, 1.0);
+        document.runs.iter_mut().for_each(|run| run.repeated = Vec::new());
+        let before = notes(&document);
+        for run in &mut document.runs {
+            run.compression = Some(example::compression(1000));
+        }
+        assert_eq!(notes(&document), before);
+        for run in document.runs.iter_mut().filter(|run| run.arm == "B") {
+            run.compression = Some(Compression { sent_uncompressed: 7, ..Compression::default() });
+        }
+        let lines = notes(&document);
+        assert!(lines[0].starts_with("UNCOMPRESSED echo B: the server agreed to no"), "{lines:?}");
+        assert!(lines[1].starts_with("NOTE: echo: runs agreed on different"), "{lines:?}");
+    }
 
     #[test]
     fn reasons_that_differ_in_their_figures_are_one() {
