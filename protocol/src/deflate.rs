@@ -328,6 +328,10 @@ impl Default for CompressorSettings {
 pub struct Deflater {
     zlib: zlib_rs::Deflate,
     takes_over: bool,
+    /// Bytes of the message so far.
+    len: u64,
+    /// True if all of them are in the output.
+    is_flushed: bool,
 }
 
 impl std::fmt::Debug for Deflater {
@@ -357,36 +361,61 @@ impl Deflater {
             mem_level: memory_level.into(),
             ..DeflateConfig::default()
         };
-        Deflater { zlib: zlib_rs::Deflate::new_with_config(config), takes_over }
+        let zlib = zlib_rs::Deflate::new_with_config(config);
+        Deflater { zlib, takes_over, len: 0, is_flushed: false }
     }
 
     /// Appends a compressed message to `out`: the payload of its frames, with RSV1 in the first.
     pub fn deflate(&mut self, message: &[u8], out: &mut BytesMut) {
-        if message.is_empty() {
-            out.extend_from_slice(&[EMPTY]);
-            return;
-        }
-        let start = out.len();
+        self.begin();
+        self.run(message, DeflateFlush::SyncFlush, out);
+        self.finish(out);
+    }
+
+    /// Begins a message that comes in pieces.
+    pub fn begin(&mut self) {
+        self.len = 0;
         if !self.takes_over {
             self.zlib.reset();
         }
-        let (mut read, mut end) = (0, start);
+    }
+
+    /// Compresses the next piece of a message, and appends what it gives to `out`.
+    pub fn push(&mut self, piece: &[u8], out: &mut BytesMut) {
+        self.run(piece, DeflateFlush::NoFlush, out);
+    }
+
+    /// Ends the message, of which the last bytes are appended to `out`.
+    pub fn finish(&mut self, out: &mut BytesMut) {
+        if self.len == 0 {
+            return out.extend_from_slice(&[EMPTY]);
+        }
+        if !self.is_flushed {
+            self.run(&[], DeflateFlush::SyncFlush, out);
+        }
+        debug_assert!(out.ends_with(&FLUSHED));
+        out.truncate(out.len() - FLUSHED.len());
+    }
+
+    fn run(&mut self, input: &[u8], flush: DeflateFlush, out: &mut BytesMut) {
+        self.len += input.len() as u64;
+        if self.len == 0 {
+            return;
+        }
+        self.is_flushed = flush == DeflateFlush::SyncFlush;
+        let (mut read, mut end) = (0, out.len());
         loop {
-            // The flush ends when it leaves room. Data that cannot be compressed grows by a few
-            // bytes per block.
-            out.resize(end + (message.len() - read) / 2 + 128, 0);
+            // It is done when it leaves room. Data that cannot be compressed grows by a few bytes
+            // per block.
+            out.resize(end + (input.len() - read) / 2 + 128, 0);
             let before = (self.zlib.total_in(), self.zlib.total_out());
-            self.zlib
-                .compress(&message[read..], &mut out[end..], DeflateFlush::SyncFlush)
-                .expect("the stream is in order");
+            self.zlib.compress(&input[read..], &mut out[end..], flush).expect("it is in order");
             read += (self.zlib.total_in() - before.0) as usize;
             end += (self.zlib.total_out() - before.1) as usize;
-            if read == message.len() && end < out.len() {
+            if read == input.len() && end < out.len() {
                 break;
             }
         }
         out.truncate(end);
-        debug_assert!(out[start..].ends_with(&FLUSHED));
-        out.truncate(end - FLUSHED.len());
     }
 }

@@ -15,8 +15,7 @@
 //! [`Way::of`] decides this for the whole connection, from what the handshake agreed on. Otherwise
 //! the server compresses by itself.
 
-use bytes::BytesMut;
-use protocol::deflate::{CompressorSettings, Deflater, History, Inflater, MIN_DEFLATE_BITS};
+use protocol::deflate::{CompressorSettings, Deflater, History, Inflater, MAX_WINDOW_BITS};
 use protocol::handshake::deflate::{Parameters, ServerPolicy};
 
 /// Way in which compressed messages are echoed where both ways are possible.
@@ -47,9 +46,6 @@ pub(crate) enum Way {
     Passthrough,
     /// Compressed by the server, with a window of this many bits.
     Recompress(u8),
-    /// Inflated, because the window that the client allows is too small for the compressor. A
-    /// compressed message need not have a compressed answer.
-    Plain,
 }
 
 impl Way {
@@ -59,8 +55,6 @@ impl Way {
             agreed.server_no_context_takeover && !agreed.client_no_context_takeover;
         if echo == DeflateEcho::Passthrough && !reaches_too_far && !takes_over_alone {
             Self::Passthrough
-        } else if agreed.server_max_window_bits < MIN_DEFLATE_BITS {
-            Self::Plain
         } else {
             Self::Recompress(agreed.server_max_window_bits)
         }
@@ -115,15 +109,40 @@ impl Compression {
         let Some(context) = &mut self.context else { return };
         context.deflater = None;
         if let Some(received) = &mut context.received {
-            received.pack(deflate.packer());
+            let mut packer = deflate.take_deflater(MAX_WINDOW_BITS);
+            received.pack(&mut packer);
+            deflate.put_deflater(MAX_WINDOW_BITS, packer);
+        }
+    }
+
+    /// Returns a compressor that has begun a message; `None` where the bytes that came go back.
+    pub(crate) fn take_deflater(&mut self, deflate: &mut Deflate) -> Option<Deflater> {
+        let Way::Recompress(window_bits) = self.way else { return None };
+        let mut deflater = match &mut self.context {
+            Some(context) if context.takes_over => {
+                let own = context.deflater.take();
+                own.unwrap_or_else(|| deflate.new_deflater(window_bits, true))
+            }
+            _ => deflate.take_deflater(window_bits),
+        };
+        deflater.begin();
+        Some(deflater)
+    }
+
+    /// Keeps a compressor that has ended a message.
+    pub(crate) fn put_deflater(&mut self, deflater: Deflater, deflate: &mut Deflate) {
+        match (&mut self.context, self.way) {
+            (Some(context), _) if context.takes_over => context.deflater = Some(deflater),
+            (_, Way::Recompress(window_bits)) => deflate.put_deflater(window_bits, deflater),
+            (_, Way::Passthrough) => {}
         }
     }
 }
 
-/// Inflaters of a worker that are kept for use again.
-const KEPT_INFLATERS: usize = 4;
+/// Inflaters and compressors of a worker that are kept for use again, of each so many.
+const KEPT: usize = 4;
 
-/// Compressors and inflaters that the connections of a worker share.
+/// Compressors and inflaters that the connections of a worker share. Each message takes its own.
 #[derive(Debug)]
 pub(crate) struct Deflate {
     compressor: CompressorSettings,
@@ -146,41 +165,27 @@ impl Deflate {
     }
 
     pub(crate) fn put_inflater(&mut self, inflater: Inflater) {
-        if self.inflaters.len() < KEPT_INFLATERS {
+        if self.inflaters.len() < KEPT {
             self.inflaters.push(inflater);
         }
     }
 
-    /// Compresses a message of the connection with a window of `window_bits`.
-    pub(crate) fn deflate(
-        &mut self,
-        compression: &mut Compression,
-        window_bits: u8,
-        message: &[u8],
-        out: &mut BytesMut,
-    ) {
-        let settings = CompressorSettings { window_bits, ..self.compressor };
-        let deflater = match &mut compression.context {
-            Some(context) if context.takes_over => {
-                context.deflater.get_or_insert_with(|| Deflater::new(settings, true))
-            }
-            _ => self.shared(settings),
-        };
-        deflater.deflate(message, out);
+    fn new_deflater(&self, window_bits: u8, takes_over: bool) -> Deflater {
+        Deflater::new(CompressorSettings { window_bits, ..self.compressor }, takes_over)
     }
 
-    fn packer(&mut self) -> &mut Deflater {
-        self.shared(self.compressor)
+    fn take_deflater(&mut self, window_bits: u8) -> Deflater {
+        match self.deflaters.iter().rposition(|(bits, _)| *bits == window_bits) {
+            Some(place) => self.deflaters.swap_remove(place).1,
+            None => self.new_deflater(window_bits, false),
+        }
     }
 
-    fn shared(&mut self, settings: CompressorSettings) -> &mut Deflater {
-        let bits = settings.window_bits;
-        let place = self.deflaters.iter().position(|(its, _)| *its == bits);
-        let place = place.unwrap_or_else(|| {
-            self.deflaters.push((bits, Deflater::new(settings, false)));
-            self.deflaters.len() - 1
-        });
-        &mut self.deflaters[place].1
+    fn put_deflater(&mut self, window_bits: u8, deflater: Deflater) {
+        if self.deflaters.len() == KEPT {
+            self.deflaters.remove(0);
+        }
+        self.deflaters.push((window_bits, deflater));
     }
 }
 
@@ -199,16 +204,14 @@ mod tests {
             };
             [DeflateEcho::Passthrough, DeflateEcho::Recompress].map(|echo| Way::of(&agreed, echo))
         };
-        use Way::{Passthrough, Plain, Recompress};
+        use Way::{Passthrough, Recompress};
         // Neither end takes context over, or both do, or only the server may.
         for (server, client) in [(true, true), (false, false), (false, true)] {
             assert_eq!(way(server, client, 15, 15), [Passthrough, Recompress(15)]);
             assert_eq!(way(server, client, 12, 9), [Passthrough, Recompress(12)]);
             assert_eq!(way(server, client, 9, 9), [Passthrough, Recompress(9)]);
-            assert_eq!(way(server, client, 8, 8), [Passthrough, Plain]);
             // The client's compressor reaches further than the server may.
             assert_eq!(way(server, client, 9, 10), [Recompress(9), Recompress(9)]);
-            assert_eq!(way(server, client, 8, 15), [Plain, Plain]);
         }
         // The client takes over what the server must not refer to.
         assert_eq!(way(true, false, 15, 15), [Recompress(15), Recompress(15)]);

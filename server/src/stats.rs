@@ -23,8 +23,6 @@ pub struct DeflateCounters {
     pub passed: u64,
     /// Messages that were inflated and compressed again.
     pub recompressed: u64,
-    /// Messages that were returned without compression.
-    pub inflated: u64,
     /// Bytes of compressed messages that were inflated.
     pub bytes_in: u64,
     /// Bytes that came out.

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use thiserror::Error;
 
 use super::field::{Extension, Parameter, quoted};
+use crate::deflate::MIN_DEFLATE_BITS;
 
 /// Name of the extension.
 ///
@@ -69,10 +70,14 @@ pub(super) struct Stated {
 }
 
 impl Stated {
-    /// Reads an offer of a client. `None`: this is another extension, or the offer must be declined
-    /// (RFC 7692 7).
+    /// Reads an offer of a client. `None`: this is another extension, or the offer is declined: it
+    /// is invalid (RFC 7692 7), or demands a window of 256 bytes, for which no [compressor
+    /// here](crate::deflate::MIN_DEFLATE_BITS) is made.
     pub(super) fn read_offer(extension: &Extension<'_>) -> Option<Self> {
-        (extension.name == NAME.as_bytes()).then(|| Self::read(extension).ok()).flatten()
+        let stated = (extension.name == NAME.as_bytes()).then(|| Self::read(extension).ok());
+        stated.flatten().filter(|stated| {
+            stated.server_max_window_bits.is_none_or(|bits| bits >= MIN_DEFLATE_BITS)
+        })
     }
 
     fn read(extension: &Extension<'_>) -> Result<Self, AnswerError> {

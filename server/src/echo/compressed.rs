@@ -7,11 +7,11 @@
 
 use bytes::BytesMut;
 use engine::Output;
-use protocol::deflate::{History, Inflater};
+use protocol::deflate::{Deflater, History, Inflater};
 use protocol::frame::mark_compressed;
 use protocol::{Chunk, MessageKind, ProtocolError, server_header_len, write_server_header_before};
 
-use super::{Assembly, Echo, HEADER_ROOM, Peer, Replies, framed, with_header_room};
+use super::{Assembly, Echo, Peer, Replies, framed};
 use crate::deflate::Way;
 
 /// Work that the reads of a turn may spend on inflating: one for each byte that comes out,
@@ -32,6 +32,9 @@ const BEGIN_WORK: usize = 64;
 /// of their own, cost time without output.
 const READ_WORK: usize = 8;
 
+/// Work of compressing a byte again.
+const DEFLATE_WORK: usize = 2;
+
 /// Most bytes of input, and of output, of one step.
 const STEP: usize = 8 << 10;
 
@@ -39,6 +42,8 @@ const STEP: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Inflation {
     inflater: Inflater,
+    /// Compressor of the echo, where it is compressed again.
+    deflater: Option<Deflater>,
     kind: MessageKind,
     /// True if the message's last byte has arrived.
     last: bool,
@@ -51,7 +56,7 @@ pub(super) struct Inflation {
 impl Inflation {
     fn new(inflater: Inflater, kind: MessageKind) -> Self {
         let (pending, input) = (BytesMut::new(), BytesMut::new());
-        Self { inflater, kind, last: false, pending, input }
+        Self { inflater, deflater: None, kind, last: false, pending, input }
     }
 }
 
@@ -93,7 +98,8 @@ impl Echo {
         replies.flush(input, out);
         if first {
             let inflater = self.begin(peer, kind);
-            let inflation = Inflation::new(inflater, kind);
+            let deflater = peer.compression().take_deflater(&mut self.deflate);
+            let inflation = Inflation { deflater, ..Inflation::new(inflater, kind) };
             self.assemblies.open(peer.assembly, out).inflation = Some(inflation);
         }
         let message = self.assemblies.open(peer.assembly, out);
@@ -188,16 +194,26 @@ impl Echo {
     ) -> Result<bool, ProtocolError> {
         let message = self.assemblies.open(peer.assembly, out);
         let mut buffer = std::mem::take(&mut message.buffer);
-        let way = peer.compression().way;
         let last = inflation.last;
-        let kept = (way != Way::Passthrough).then_some(&mut buffer);
-        let history = peer.compression().received();
-        let read = self.inflate(&mut inflation.inflater, bytes, last, history, kept);
+        let Inflation { inflater, deflater, .. } = &mut inflation;
+        let again = deflater.as_mut().map(|deflater| (deflater, &mut buffer));
+        let read = self.inflate(inflater, bytes, last, peer.compression().received(), again);
         let message = self.assemblies.open(peer.assembly, out);
         message.buffer = buffer;
         match read {
             Ok(None) if last => {
-                self.reply(peer, inflation.kind, out);
+                let mut frame = self.assemblies.take(peer.assembly);
+                if let Some(mut deflater) = inflation.deflater {
+                    deflater.finish(&mut frame);
+                    peer.compression().put_deflater(deflater, &mut self.deflate);
+                    self.deflated.recompressed += 1;
+                } else {
+                    self.deflated.passed += 1;
+                }
+                self.messages += 1;
+                let mut frame = framed(frame, inflation.kind);
+                mark_compressed(&mut frame);
+                out.give(frame);
                 self.deflate.put_inflater(inflation.inflater);
                 Ok(true)
             }
@@ -218,30 +234,6 @@ impl Echo {
         }
     }
 
-    /// Sends an assembled message, in the connection's way.
-    fn reply(&mut self, peer: &mut Peer<'_>, kind: MessageKind, out: &mut Output<'_>) {
-        let message = self.assemblies.take(peer.assembly);
-        self.messages += 1;
-        match peer.compression().way {
-            Way::Passthrough => {
-                self.deflated.passed += 1;
-                out.give(compressed(message, kind));
-            }
-            Way::Recompress(window_bits) => {
-                self.deflated.recompressed += 1;
-                let mut frame = with_header_room(out);
-                let payload = &message[HEADER_ROOM..];
-                self.deflate.deflate(peer.compression(), window_bits, payload, &mut frame);
-                out.recycle(message);
-                out.give(compressed(frame, kind));
-            }
-            Way::Plain => {
-                self.deflated.inflated += 1;
-                out.give(framed(message, kind));
-            }
-        }
-    }
-
     fn begin(&mut self, peer: &mut Peer<'_>, kind: MessageKind) -> Inflater {
         self.spend(BEGIN_WORK);
         let mut inflater = self.deflate.take_inflater();
@@ -249,15 +241,15 @@ impl Echo {
         inflater
     }
 
-    /// Inflates bytes of a message. Returns how many of them are inflated where that takes more
-    /// work than is left, and `None` when all are.
+    /// Inflates bytes of a message, and compresses what comes out `again`. Returns how many of them
+    /// are inflated where that takes more work than is left, and `None` when all are.
     fn inflate(
         &mut self,
         inflater: &mut Inflater,
         input: &[u8],
         last: bool,
         mut history: Option<&mut History>,
-        mut kept: Option<&mut BytesMut>,
+        mut again: Option<(&mut Deflater, &mut BytesMut)>,
     ) -> Result<Option<usize>, ProtocolError> {
         self.inflated.resize(STEP, 0);
         let mut read = 0;
@@ -273,13 +265,15 @@ impl Echo {
             if let Some(history) = &mut history {
                 history.push(inflated);
             }
-            if let Some(kept) = &mut kept {
-                kept.extend_from_slice(inflated);
+            let mut work = step.written + READ_WORK * step.read;
+            if let Some((deflater, out)) = &mut again {
+                deflater.push(inflated, out);
+                work += DEFLATE_WORK * step.written;
             }
             read += step.read;
             self.deflated.bytes_in += step.read as u64;
             self.deflated.bytes_inflated += step.written as u64;
-            self.spend(step.written + READ_WORK * step.read);
+            self.spend(work);
             if step.done && end == input.len() {
                 return Ok(None);
             }
@@ -290,11 +284,4 @@ impl Echo {
         self.work_left = self.work_left.saturating_sub(work);
         self.read_work_left = self.read_work_left.saturating_sub(work);
     }
-}
-
-/// Puts the header of a compressed message into the room before its payload.
-fn compressed(buffer: BytesMut, kind: MessageKind) -> BytesMut {
-    let mut frame = framed(buffer, kind);
-    mark_compressed(&mut frame);
-    frame
 }
