@@ -162,7 +162,8 @@ pub(crate) struct EchoOutcome {
 }
 
 /// Counts a judged echo. `stamped` is true if messages carry numbers and echoes are checked.
-#[inline]
+// Inlined in both of its callers, as it would be in one.
+#[inline(always)]
 pub(crate) fn count_echo(
     judged: Judged,
     has_wrong_opcode: bool,

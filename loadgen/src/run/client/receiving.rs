@@ -111,8 +111,8 @@ impl Client {
     }
 
     /// Handles a complete echo.
-    // Compressed echoes come here too. With a second caller it is no longer inlined by itself, which
-    // costs 28 instructions a message.
+    // Compressed echoes come here too. With a second caller it is no longer inlined by itself,
+    // which costs 28 instructions a message.
     #[inline(always)]
     pub(super) fn count_echo(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
