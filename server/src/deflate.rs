@@ -139,7 +139,7 @@ impl Compression {
     }
 }
 
-/// Inflaters and compressors of a worker that are kept for use again, of each so many.
+/// Most inflaters of a worker that are kept for use again, and most compressors.
 const KEPT: usize = 4;
 
 /// Compressors and inflaters that the connections of a worker share. Each message takes its own.

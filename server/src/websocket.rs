@@ -222,7 +222,7 @@ impl WebSocketEcho {
         flow
     }
 
-    /// Charges a read of so many bytes, and does what its outcome asks for. Returns whether the
+    /// Charges a read of `bytes` bytes, and does what its outcome asks for. Returns whether the
     /// connection is parked.
     #[inline(never)]
     fn follow(
@@ -462,9 +462,9 @@ impl WebSocketEcho {
 
 /// Time of the next check whether a connection gives memory back.
 fn next_rest(c: &Connection, now: Nanos) -> Option<Nanos> {
-    let has_context =
-        c.account.compression.as_ref().is_some_and(|compression| compression.has_context());
-    has_context.then(|| now + REST)
+    let compression = c.account.compression.as_ref()?;
+    let left = REST.saturating_sub(c.silent(now));
+    compression.has_context().then(|| now + if left.is_zero() { REST } else { left })
 }
 
 fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {

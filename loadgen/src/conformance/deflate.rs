@@ -22,7 +22,7 @@ const COMPRESSED: u8 = RSV1 << 4;
 /// Largest message of the server of [`Variant::Deflate`] where it is ours.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// What a case does once the server has agreed to compress.
+/// Exchange of a case once the server has agreed to compress.
 #[derive(Clone)]
 pub(super) struct Deflated {
     offer: Offer,
@@ -36,7 +36,7 @@ pub(super) struct Deflated {
 /// A part of what is sent, and what comes back.
 #[derive(Clone)]
 enum Piece {
-    /// A message in so many frames, compressed by the client, and echoed.
+    /// A message in this number of frames, compressed by the client, and echoed.
     Message(u8, Arc<[u8]>, usize),
     /// These bytes, and these messages or control frames back.
     Bytes(Vec<u8>, Vec<Frame>),

@@ -40,10 +40,6 @@ pub(super) const WINDOW_BITS: RangeInclusive<u8> = 8..=15;
 /// Window of an end that nothing was said of.
 const LARGEST_WINDOW_BITS: u8 = *WINDOW_BITS.end();
 
-/// Smallest window that is asked of a peer. Most peers compress with zlib, whose raw DEFLATE has no
-/// window of 8 bits.
-const SMALLEST_REQUESTED_WINDOW_BITS: u8 = 9;
-
 /// Parameters that both ends of a connection have agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
@@ -173,17 +169,16 @@ pub struct ServerPolicy {
 impl ServerPolicy {
     /// Accepts an offer. Returns the parameters, and the answer that states them.
     ///
-    /// Every valid offer can be accepted, because the server may always choose a smaller window
-    /// than the offered one.
+    /// Every offer that was read can be accepted, because the server may always choose a smaller
+    /// window than the offered one.
     pub(super) fn accept(&self, offer: &Stated) -> (Parameters, Stated) {
-        let smallest = SMALLEST_REQUESTED_WINDOW_BITS;
-        let largest = self.max_window_bits.clamp(smallest, LARGEST_WINDOW_BITS);
+        let largest = self.max_window_bits.clamp(MIN_DEFLATE_BITS, LARGEST_WINDOW_BITS);
         let server_bits = offer.server_max_window_bits.unwrap_or(LARGEST_WINDOW_BITS).min(largest);
         // An echo may return the client's compressed bytes, so the client's window should not be
-        // larger than the server's. But 8 bits are asked only of a client that offers them itself.
-        let client_bits = offer.client_max_window_bits.map(|offered| {
-            offered.unwrap_or(LARGEST_WINDOW_BITS).min(server_bits.max(smallest)).min(largest)
-        });
+        // larger than the server's.
+        let client_bits = offer
+            .client_max_window_bits
+            .map(|offered| offered.unwrap_or(LARGEST_WINDOW_BITS).min(server_bits));
         let parameters = Parameters {
             server_no_context_takeover: offer.server_no_context_takeover || !self.takeover,
             // Repeated where the offer has it. The offer alone is a promise (RFC 7692 7.1.1.2), but

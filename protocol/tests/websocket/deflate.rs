@@ -235,6 +235,24 @@ fn every_window_carries_messages_over() {
 }
 
 #[test]
+fn a_message_that_is_compressed_in_pieces_is_whole() {
+    for takes_over in [false, true] {
+        let mut deflater = Deflater::new(CompressorSettings::default(), takes_over);
+        let (mut inflater, mut history) = (Inflater::new(), History::new(15));
+        for (len, piece) in [(0, 1), (5, 1), (5, 2), (40_000, 8192), (0, 1), (100_000, 777)] {
+            let (message, mut bytes) = (json(len), BytesMut::new());
+            deflater.begin();
+            message.chunks(piece).for_each(|piece| deflater.push(piece, &mut bytes));
+            deflater.finish(&mut bytes);
+            let history = takes_over.then_some(&mut history);
+            let (kind, pieces) = (MessageKind::Text, [&bytes[..]]);
+            let read = inflate_with(&mut inflater, history, &UNLIMITED, kind, &pieces, 1000);
+            assert_eq!(read, (message, Ok(())), "{len} bytes, {piece} at a time");
+        }
+    }
+}
+
+#[test]
 fn a_packed_history_takes_less_memory() {
     let (mut inflater, mut history) = (Inflater::new(), History::new(15));
     inflater.begin(MessageKind::Binary, Some(&mut history));
