@@ -405,8 +405,9 @@ impl WebSocketEcho {
         if c.account.paused_until != Nanos::NEVER {
             return out.set_deadline(earlier(look, Some(c.account.paused_until)));
         }
-        let is_silent = c.silent(now) >= REST;
-        if let Some(compression) = c.account.compression.as_mut().filter(|_| is_silent) {
+        // An open message still refers to the context, and adds to it.
+        let rests = c.silent(now) >= REST && self.echo.begun(&c.assembly).is_none();
+        if let Some(compression) = c.account.compression.as_mut().filter(|_| rests) {
             self.echo.rest(compression);
         }
         c.check_output(out.unsent(), now);

@@ -648,3 +648,29 @@ fn silence_gives_memory_back_and_the_context_stays() {
         }
     }
 }
+
+#[test]
+fn silence_within_a_message_leaves_its_context_as_it_is() {
+    for echo in [DeflateEcho::Passthrough, DeflateEcho::Recompress] {
+        let settings = EchoSettings {
+            heartbeat: Heartbeat::default(),
+            message_timeout: Duration::ZERO,
+            ..settings(true, 15, echo)
+        };
+        let mut driven = Driven::new(settings);
+        let (at, _) = driven.open(Some("permessage-deflate"));
+        let mut client = Client::new(true, true, 15, 15);
+        for n in 0..3 {
+            let message = json(n, 3_000);
+            let payload = client.deflate(&message);
+            let (first, second) = payload.split_at(payload.len() / 2);
+            driven.exchange(at, &masked(RSV1 | TEXT, first));
+            let end = driven.worker.now + Duration::from_secs(70);
+            while driven.worker.now < end {
+                driven.deadline(at);
+            }
+            let echoed = driven.exchange(at, &masked(FIN | CONTINUATION, second));
+            assert!(client.read(&echoed).3 == message, "message {n}");
+        }
+    }
+}
