@@ -4,8 +4,8 @@
 //! Frames are read as without compression: a [`Connection`](crate::Connection) made by
 //! [`with_deflate`](crate::Connection::with_deflate) marks the chunks of compressed messages, and
 //! unmasks them like any other. An [`Inflater`] then takes their bytes. It serves one message at a
-//! time, of any connection. What a message may refer to from the messages before it
-//! is a [`History`], which only connections with context takeover have.
+//! time, of any connection. The bytes of earlier messages to which a message may refer are a
+//! [`History`], which only connections with context takeover have.
 
 use bytes::BytesMut;
 use zlib_rs::{DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status};
@@ -189,6 +189,40 @@ impl Inflater {
         // comes before the fault in the data.
         self.check(limits, &out[..step.written], is_valid && step.done && last)?;
         if is_valid { Ok(step) } else { Err(ProtocolError::InvalidDeflate) }
+    }
+
+    /// Inflates all of the next bytes of the message through `scratch`, and passes each piece on to
+    /// `take`. `history` is the one that the message was begun with, and grows by them.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`inflate`](Inflater::inflate). The bytes before the call that fails have been
+    /// passed on.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `scratch` is empty.
+    pub fn inflate_all(
+        &mut self,
+        limits: &Limits,
+        mut input: &[u8],
+        last: bool,
+        scratch: &mut [u8],
+        mut history: Option<&mut History>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), ProtocolError> {
+        loop {
+            let step = self.inflate(limits, input, last, scratch)?;
+            let inflated = &scratch[..step.written];
+            take(inflated);
+            if let Some(history) = &mut history {
+                history.push(inflated);
+            }
+            input = &input[step.read..];
+            if step.done {
+                return Ok(());
+            }
+        }
     }
 
     fn unpack(&mut self, history: &mut History) {

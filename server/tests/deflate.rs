@@ -269,20 +269,11 @@ impl Client {
         if compressed {
             let limits = Limits { max_message: u64::MAX, max_fragments: 1 };
             self.inflater.begin(MessageKind::Binary, self.history.as_mut());
-            let mut out = vec![0; 1 << 20];
             message.clear();
-            let mut left = payload;
-            loop {
-                let step = self.inflater.inflate(&limits, left, true, &mut out).expect("valid");
-                message.extend_from_slice(&out[..step.written]);
-                left = &left[step.read..];
-                if step.done {
-                    break;
-                }
-            }
-            if let Some(history) = &mut self.history {
-                history.push(&message);
-            }
+            let take = |piece: &[u8]| message.extend_from_slice(piece);
+            let (scratch, history) = (&mut vec![0; 1 << 20], self.history.as_mut());
+            let result = self.inflater.inflate_all(&limits, payload, true, scratch, history, take);
+            result.expect("valid");
         }
         (header.opcode as u8, compressed, payload.to_vec(), message, rest)
     }

@@ -129,19 +129,11 @@ fn inflate(agreed: &Parameters, seen: &mut Seen) -> Result<(), String> {
             continue;
         }
         inflater.begin(MessageKind::Binary, history.as_mut());
-        let (mut message, mut out, mut rest) = (Vec::new(), vec![0; 64 << 10], &payload[..]);
-        loop {
-            let step = inflater.inflate(&limits, rest, true, &mut out);
-            let step = step.map_err(|error| format!("its echo: {error}"))?;
-            message.extend_from_slice(&out[..step.written]);
-            rest = &rest[step.read..];
-            if step.done {
-                break;
-            }
-        }
-        if let Some(history) = &mut history {
-            history.push(&message);
-        }
+        let (mut message, history) = (Vec::new(), history.as_mut());
+        let take = |piece: &[u8]| message.extend_from_slice(piece);
+        let result =
+            inflater.inflate_all(&limits, payload, true, &mut [0; 16 << 10], history, take);
+        result.map_err(|error| format!("its echo: {error}"))?;
         (*first, *payload) = (*first & !COMPRESSED, message);
     }
     Ok(())

@@ -38,23 +38,14 @@ impl Codec {
         &mut self,
         limits: &Limits,
         (kind, first, last): (MessageKind, bool, bool),
-        mut payload: &[u8],
+        payload: &[u8],
         message: &mut BytesMut,
     ) -> Result<(), ProtocolError> {
         if first {
             self.inflater.begin(kind, self.history.as_mut());
         }
-        loop {
-            let step = self.inflater.inflate(limits, payload, last, &mut self.inflated)?;
-            let inflated = &self.inflated[..step.written];
-            message.extend_from_slice(inflated);
-            if let Some(history) = &mut self.history {
-                history.push(inflated);
-            }
-            payload = &payload[step.read..];
-            if step.done {
-                return Ok(());
-            }
-        }
+        let (scratch, history) = (&mut self.inflated, self.history.as_mut());
+        let take = |piece: &[u8]| message.extend_from_slice(piece);
+        self.inflater.inflate_all(limits, payload, last, scratch, history, take)
     }
 }

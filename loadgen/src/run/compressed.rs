@@ -162,18 +162,15 @@ mod tests {
         [Payload::Binary, Payload::TextAscii, Payload::TextMixed, Payload::TextJson];
 
     fn inflated(kind: MessageKind, parts: &Parts<'_>) -> Vec<u8> {
-        let mut input = [parts.head(), parts.body()].concat();
+        let input = [parts.head(), parts.body()].concat();
         assert_eq!(input.len(), parts.len());
-        let (mut inflater, mut message, mut out) = (Inflater::new(), Vec::new(), [0; 4096]);
+        let (mut inflater, mut message) = (Inflater::new(), Vec::new());
         inflater.begin(kind, None);
-        loop {
-            let step = inflater.inflate(&Limits::default(), &input, true, &mut out).expect("valid");
-            message.extend_from_slice(&out[..step.written]);
-            input.drain(..step.read);
-            if step.done {
-                return message;
-            }
-        }
+        let take = |piece: &[u8]| message.extend_from_slice(piece);
+        let limits = Limits::default();
+        let result = inflater.inflate_all(&limits, &input, true, &mut [0; 4096], None, take);
+        result.expect("valid");
+        message
     }
 
     #[test]

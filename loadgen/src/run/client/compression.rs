@@ -219,23 +219,15 @@ impl Compression {
         &mut self,
         of: &EchoContext<'_>,
         arriving: &mut PartialEcho,
-        mut piece: &[u8],
+        piece: &[u8],
         last: bool,
     ) -> Result<(), ProtocolError> {
         let LinkCompression { echo, history, .. } = &mut self.links[of.link];
         let CompressedEcho::Inflating(inflater) = echo else { return Ok(()) };
-        loop {
-            let step = inflater.inflate(of.limits, piece, last, &mut self.inflated)?;
-            let inflated = &self.inflated[..step.written];
+        let (scratch, history) = (&mut self.inflated, history.as_deref_mut());
+        inflater.inflate_all(of.limits, piece, last, scratch, history, |inflated| {
             arriving.feed(&of.shared.content, of.connection, of.ledger, inflated);
-            if let Some(history) = history {
-                history.push(inflated);
-            }
-            piece = &piece[step.read..];
-            if step.done {
-                return Ok(());
-            }
-        }
+        })
     }
 }
 

@@ -23,7 +23,9 @@ fn main() {
     };
     println!("| JSON | compressor | deflate, us | to | inflate, us |");
     println!("|---|---|---:|---:|---:|");
-    for (name, len) in [("128 B", 128), ("1 KiB", 1 << 10), ("16 KiB", 16 << 10), ("1 MiB", 1 << 20)] {
+    for (name, len) in
+        [("128 B", 128), ("1 KiB", 1 << 10), ("16 KiB", 16 << 10), ("1 MiB", 1 << 20)]
+    {
         let mut ways = all();
         let mut best = vec![(Duration::MAX, 0, Duration::MAX); ways.len()];
         for round in 0..rounds {

@@ -64,20 +64,13 @@ impl Way for Ours {
         self.out.to_vec()
     }
 
-    fn inflate(&mut self, mut payload: &[u8]) -> usize {
+    fn inflate(&mut self, payload: &[u8]) -> usize {
         self.inflater.begin(MessageKind::Binary, self.history.as_mut());
-        loop {
-            let limits = Limits::default();
-            let step = self.inflater.inflate(&limits, payload, true, &mut self.inflated);
-            let step = step.expect("it was made here");
-            if let Some(history) = &mut self.history {
-                history.push(&self.inflated[..step.written]);
-            }
-            payload = &payload[step.read..];
-            if step.done {
-                return self.inflater.len() as usize;
-            }
-        }
+        let limits = Limits::default();
+        let (scratch, history) = (&mut self.inflated, self.history.as_mut());
+        let result = self.inflater.inflate_all(&limits, payload, true, scratch, history, |_| {});
+        result.expect("it was made here");
+        self.inflater.len() as usize
     }
 }
 
