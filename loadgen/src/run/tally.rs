@@ -290,8 +290,10 @@ impl Tally {
         self.latency.record(corrected).expect(GROWS);
         self.in_second(second, corrected, 1);
         if let Some(parts) = &mut self.parts {
-            parts.uncorrected.record(duration_ns(times.sent, now)).expect(GROWS);
-            parts.lag.record(duration_ns(times.due, times.sent)).expect(GROWS);
+            // The time of compressing is added for a whole turn, and an echo may be back before.
+            let sent = times.sent.min(now);
+            parts.uncorrected.record(duration_ns(sent, now)).expect(GROWS);
+            parts.lag.record(duration_ns(times.due, sent)).expect(GROWS);
         }
     }
 
@@ -560,6 +562,18 @@ mod tests {
         let series = tally.seconds();
         assert_eq!((series[0].received, series[1].received), (1, 1));
         assert_eq!((series[0].max, series[1].max), (Some(1_000), Some(1_000)));
+    }
+
+    #[test]
+    fn lag_and_service_time_add_up_where_an_echo_is_back_before_its_time_of_sending() {
+        let mut tally = Tally::new(1, true);
+        let times = Times { due: Nanos(1_000), sent: Nanos(2_500) };
+        tally.received_planned(times, Nanos(2_000), Some(0), Some(0));
+        let parts = tally.parts.as_ref().expect("an open loop");
+        assert_eq!(
+            (parts.uncorrected.max(), parts.lag.max(), tally.latency.max()),
+            (1, 1_000, 1_000)
+        );
     }
 
     #[test]
