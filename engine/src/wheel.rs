@@ -15,6 +15,8 @@ const TICK_NS: u64 = TICK.as_nanos() as u64;
 /// again when its tick comes.
 const BUCKETS: u64 = 4096;
 const NIL: u32 = u32::MAX;
+/// Set in the `prev` of the first entry of a bucket, beside the bucket's index.
+const HEAD: u32 = 1 << 31;
 /// Most deadlines that a turn handles. A deadline often closes its connection, which takes some 10
 /// us, and input that has arrived meanwhile waits for the end of the turn.
 pub(crate) const PER_TURN: usize = 32;
@@ -23,12 +25,14 @@ pub(crate) const PER_TURN: usize = 32;
 struct Entry {
     at: Nanos,
     next: u32,
+    /// Entry before this one; of a bucket's first one the bucket, with [`HEAD`]; NIL where the
+    /// entry is not queued.
     prev: u32,
-    /// Index of the bucket, or NIL where the entry is not queued.
-    bucket: u32,
 }
 
-const IDLE: Entry = Entry { at: Nanos::NEVER, next: NIL, prev: NIL, bucket: NIL };
+const IDLE: Entry = Entry { at: Nanos::NEVER, next: NIL, prev: NIL };
+
+const _: () = assert!(size_of::<Entry>() == 16, "every connection has one");
 
 /// Deadlines of numbered slots.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ impl Wheel {
         let entry = &mut self.entries[slot as usize];
         let earlier = at < entry.at;
         entry.at = at;
-        if entry.bucket == NIL {
+        if entry.prev == NIL {
             if at != Nanos::NEVER {
                 self.insert(slot);
             }
@@ -150,7 +154,7 @@ impl Wheel {
         let bucket = (tick % BUCKETS) as u32;
         let head = self.heads[bucket as usize];
         let entry = &mut self.entries[slot as usize];
-        (entry.next, entry.prev, entry.bucket) = (head, NIL, bucket);
+        (entry.next, entry.prev) = (head, HEAD | bucket);
         if head != NIL {
             self.entries[head as usize].prev = slot;
         }
@@ -160,20 +164,21 @@ impl Wheel {
     }
 
     fn remove(&mut self, slot: u32) {
-        let Entry { next, prev, bucket, .. } = self.entries[slot as usize];
-        if prev == NIL {
+        let Entry { next, prev, .. } = self.entries[slot as usize];
+        if prev & HEAD == 0 {
+            self.entries[prev as usize].next = next;
+        } else {
+            let bucket = prev & !HEAD;
             self.heads[bucket as usize] = next;
             if next == NIL {
                 self.occupied[(bucket / 64) as usize] &= !(1 << (bucket % 64));
             }
-        } else {
-            self.entries[prev as usize].next = next;
         }
         if next != NIL {
             self.entries[next as usize].prev = prev;
         }
         let entry = &mut self.entries[slot as usize];
-        (entry.next, entry.prev, entry.bucket) = (NIL, NIL, NIL);
+        (entry.next, entry.prev) = (NIL, NIL);
         self.queued -= 1;
     }
 }

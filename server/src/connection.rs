@@ -1,6 +1,6 @@
 //! State of a WebSocket connection, and its heartbeat.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use engine::Nanos;
@@ -10,13 +10,15 @@ use crate::echo::Assembly;
 use crate::http::Head;
 use crate::rate::Usage;
 
-/// State of a connection, inline in the engine's table: at most 64 bytes.
+/// State of a connection, inline in the engine's table: at most 72 bytes.
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) stage: Stage,
     pub(crate) assembly: Assembly,
-    /// State that no message needs.
-    pub(crate) account: Box<Account>,
+    /// State that most connections never need.
+    pub(crate) account: Option<Box<Account>>,
+    /// Address of an IPv4 peer; that of another one is in its account.
+    peer_v4: Option<(Ipv4Addr, u16)>,
     /// Time at which bytes last arrived.
     heard: Tick,
     /// Pings sent since then.
@@ -31,7 +33,7 @@ pub struct Connection {
 }
 
 const _: () =
-    assert!(size_of::<Connection>() <= 64, "the engine keeps one of these for every connection");
+    assert!(size_of::<Connection>() <= 72, "the engine keeps one of these for every connection");
 
 /// State of a connection with a message whose inflating goes on in later turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,65 +56,89 @@ pub(crate) enum Stage {
     Refused,
 }
 
-/// State of a connection for limits, deadlines and the log.
+/// State of a connection with an IPv6 peer, with compression, or with a limit that it has reached.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// Address, port, and the zone of an IPv6 address.
-    peer: Option<(IpAddr, u16, u32)>,
+    /// Address of a peer that is not an IPv4 one.
+    peer: Option<SocketAddr>,
     pub(crate) usage: Usage,
     /// End of a pause; [`Nanos::NEVER`] while no rate pauses the connection.
-    pub(crate) paused_until: Nanos,
+    paused_until: Nanos,
     /// Compression that the handshake agreed on; `None`: no compression.
     pub(crate) compression: Option<Box<Compression>>,
-    /// Time at which a deadline found the connection inside such a frame.
+    /// Time at which a deadline found the connection inside a frame without payload so far.
     stuck_since: Tick,
     /// Unsent bytes at the last check, saturated.
     unsent: u32,
 }
 
-const _: () = assert!(size_of::<Account>() <= 64, "every connection has one");
-
-impl Connection {
-    pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
-        let heard = Tick::at(now);
-        let account = Account {
-            peer: peer.map(|peer| {
-                let zone = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
-                (peer.ip(), peer.port(), zone)
-            }),
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            peer: None,
             usage: Usage::default(),
             paused_until: Nanos::NEVER,
             compression: None,
-            stuck_since: heard,
+            stuck_since: Tick(0),
             unsent: 0,
-        };
-        let assembly = Assembly::default();
-        Self {
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
+        let mut this = Self {
             stage,
-            assembly,
-            account: Box::new(account),
-            heard,
+            assembly: Assembly::default(),
+            account: None,
+            peer_v4: None,
+            heard: Tick::at(now),
             unanswered: 0,
             is_stuck: false,
             was_pinged: false,
             parked: Parked::No,
+        };
+        match peer {
+            Some(SocketAddr::V4(peer)) => this.peer_v4 = Some((*peer.ip(), peer.port())),
+            Some(SocketAddr::V6(_)) => this.account_mut().peer = peer,
+            None => {}
         }
+        this
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.account.peer.map(|(address, port, zone)| match address {
-            IpAddr::V4(address) => SocketAddr::new(address.into(), port),
-            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, zone).into(),
-        })
+        self.peer_v4.map(SocketAddr::from).or_else(|| self.account.as_ref()?.peer)
+    }
+
+    /// The account, which begins here if there is none.
+    pub(crate) fn account_mut(&mut self) -> &mut Account {
+        self.account.get_or_insert_default()
+    }
+
+    /// Returns the end of a pause; [`Nanos::NEVER`] while no rate pauses the connection.
+    pub(crate) fn paused_until(&self) -> Nanos {
+        self.account.as_ref().map_or(Nanos::NEVER, |account| account.paused_until)
+    }
+
+    /// Sets the end of a pause; [`Nanos::NEVER`]: it is over.
+    pub(crate) fn set_paused_until(&mut self, at: Nanos) {
+        self.account_mut().paused_until = at;
+    }
+
+    /// Compression that the handshake agreed on.
+    pub(crate) fn compression(&mut self) -> Option<&mut Compression> {
+        self.account.as_mut()?.compression.as_deref_mut()
     }
 
     /// Returns the time for which it has certainly been inside the same frame without payload. It
     /// begins at the deadline that found the connection there, if no frame has ended since then.
     pub(crate) fn stuck(&mut self, now: Nanos) -> Duration {
-        if !std::mem::replace(&mut self.is_stuck, true) {
-            self.account.stuck_since = Tick::at(now);
+        let was_stuck = std::mem::replace(&mut self.is_stuck, true);
+        let since = &mut self.account_mut().stuck_since;
+        if !was_stuck {
+            *since = Tick::at(now);
         }
-        self.account.stuck_since.until(now)
+        since.until(now)
     }
 
     /// Returns the time since bytes last arrived.
@@ -131,7 +157,10 @@ impl Connection {
     /// peer.
     pub(crate) fn check_output(&mut self, unsent: usize, now: Nanos) {
         let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
-        if unsent < std::mem::replace(&mut self.account.unsent, unsent) {
+        if unsent == 0 && self.account.is_none() {
+            return;
+        }
+        if unsent < std::mem::replace(&mut self.account_mut().unsent, unsent) {
             self.heard(now);
         }
     }

@@ -28,6 +28,7 @@ use protocol::{
 };
 
 use self::compressed::{Inflation, MIN_READ_WORK, TURN_WORK};
+use crate::connection::Account;
 use crate::deflate::{Compression, Deflate};
 use crate::stats::DeflateCounters;
 
@@ -53,12 +54,13 @@ pub(crate) enum Flow {
 pub(crate) struct Peer<'a> {
     pub(crate) socket: &'a mut Connection,
     pub(crate) assembly: &'a mut Assembly,
-    pub(crate) compression: &'a mut Option<Box<Compression>>,
+    pub(crate) account: &'a mut Option<Box<Account>>,
 }
 
 impl Peer<'_> {
     fn compression(&mut self) -> &mut Compression {
-        self.compression.as_mut().expect("the handshake agreed on it")
+        let compression = self.account.as_mut().and_then(|account| account.compression.as_mut());
+        compression.expect("the handshake agreed on it")
     }
 }
 

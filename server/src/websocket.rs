@@ -160,9 +160,10 @@ impl WebSocketEcho {
 
     fn open(&mut self, c: &mut Connection, deflate: Option<Parameters>, out: &mut Output<'_>) {
         self.metrics.opened += 1;
-        let settings = self.settings.deflate.as_ref();
-        c.account.compression =
-            deflate.zip(settings).map(|(agreed, of)| Box::new(Compression::new(&agreed, of)));
+        if let Some((agreed, settings)) = deflate.zip(self.settings.deflate.as_ref()) {
+            let compression = Compression::new(&agreed, settings);
+            c.account_mut().compression = Some(Box::new(compression));
+        }
         let role = protocol::Role::Server;
         c.stage = Stage::Open(if deflate.is_some() {
             self.metrics.deflate.connections += 1;
@@ -212,8 +213,7 @@ impl WebSocketEcho {
         out: &mut Output<'_>,
     ) -> Result<Flow, ProtocolError> {
         let Stage::Open(socket) = &mut c.stage else { return Ok(Flow::Open) };
-        let compression = &mut c.account.compression;
-        let mut peer = Peer { socket, assembly: &mut c.assembly, compression };
+        let mut peer = Peer { socket, assembly: &mut c.assembly, account: &mut c.account };
         let arrivals = self.echo.arrivals();
         let flow = self.echo.read(&mut peer, bytes, at, input, out);
         if self.echo.arrivals() != arrivals {
@@ -251,8 +251,7 @@ impl WebSocketEcho {
     /// Gives a parked connection its turn. Returns whether it stays parked.
     fn resume(&mut self, c: &mut Connection, out: &mut Output<'_>) -> bool {
         let Stage::Open(socket) = &mut c.stage else { return false };
-        let compression = &mut c.account.compression;
-        let mut peer = Peer { socket, assembly: &mut c.assembly, compression };
+        let mut peer = Peer { socket, assembly: &mut c.assembly, account: &mut c.account };
         let flow = match self.echo.resume(&mut peer, out) {
             Ok(Some(mut input)) => self.read(c, &mut input, 0, Input::Kept, out),
             Ok(None) => Ok(Flow::Parked),
@@ -267,7 +266,7 @@ impl WebSocketEcho {
         let at_eof = std::mem::replace(&mut c.parked, Parked::No) == Parked::AtEof;
         if goes_on && at_eof {
             self.finish(c, CloseMode::Flush, out);
-        } else if goes_on && c.account.paused_until == Nanos::NEVER {
+        } else if goes_on && c.paused_until() == Nanos::NEVER {
             // If its rate has just closed it, there is nothing to read any more.
             out.resume();
         }
@@ -311,14 +310,15 @@ impl WebSocketEcho {
             burner.burn(arrivals);
         }
         let now = out.now();
-        let Some(paid) = c.account.usage.charge(&self.settings.rates, arrivals, bytes, now) else {
+        let Some(paid) = c.account_mut().usage.charge(&self.settings.rates, arrivals, bytes, now)
+        else {
             return true;
         };
         if self.settings.rates.policy == RatePolicy::Close || paid > now + MAX_DEBT {
             self.close_for_policy(c, "rate-exceeded", out);
             return false;
         }
-        c.account.paused_until = paid;
+        c.set_paused_until(paid);
         out.pause();
         out.set_deadline(earlier(Some(paid), self.message_end(c)));
         true
@@ -393,8 +393,8 @@ impl WebSocketEcho {
     /// the heartbeat.
     fn on_deadline(&mut self, c: &mut Connection, out: &mut Output<'_>) {
         let now = out.now();
-        if c.account.paused_until <= now {
-            c.account.paused_until = Nanos::NEVER;
+        if c.paused_until() <= now {
+            c.set_paused_until(Nanos::NEVER);
             if c.parked == Parked::No {
                 out.resume();
             }
@@ -402,12 +402,12 @@ impl WebSocketEcho {
             c.heard(now);
         }
         let Some(look) = self.check_message(c, out) else { return };
-        if c.account.paused_until != Nanos::NEVER {
-            return out.set_deadline(earlier(look, Some(c.account.paused_until)));
+        if c.paused_until() != Nanos::NEVER {
+            return out.set_deadline(earlier(look, Some(c.paused_until())));
         }
         // An open message still refers to the context, and adds to it.
         let rests = c.silent(now) >= REST && self.echo.begun(&c.assembly).is_none();
-        if let Some(compression) = c.account.compression.as_mut().filter(|_| rests) {
+        if let Some(compression) = c.compression().filter(|_| rests) {
             self.echo.rest(compression);
         }
         c.check_output(out.unsent(), now);
@@ -463,7 +463,7 @@ impl WebSocketEcho {
 
 /// Time of the next check whether a connection gives memory back.
 fn next_rest(c: &Connection, now: Nanos) -> Option<Nanos> {
-    let compression = c.account.compression.as_ref()?;
+    let compression = c.account.as_ref()?.compression.as_ref()?;
     let left = REST.saturating_sub(c.silent(now));
     compression.has_context().then(|| now + if left.is_zero() { REST } else { left })
 }

@@ -96,7 +96,7 @@ impl Closing {
         linger: Linger,
     ) {
         self.recheck_after_silent_send(slot, s, queues);
-        if s.unsent() > 0 || s.flags.any(Flags::SENDING | Flags::BACKLOG) {
+        if s.has_unsent() || s.flags.any(Flags::SENDING | Flags::BACKLOG) {
             return;
         }
         if s.flags.any(Flags::EOF) {

@@ -125,7 +125,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         let s = &mut self.slots[slot];
         match s.state {
             State::Open if s.has_caught_up() => {
-                let (conn_id, unsent) = (s.id(slot), s.unsent());
+                let (conn_id, unsent) = (s.id(slot), self.outbound.unsent(s));
                 if let Some(conn) = s.conn.as_mut() {
                     let mut out = self.memory.record.begin(self.timers.now, unsent, len);
                     handler.received(conn_id, conn, self.memory.receive.bytes(id, len), &mut out);
@@ -199,7 +199,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             if !s.is_reading() {
                 return true;
             }
-            let (id, unsent) = (s.id(slot), s.unsent());
+            let (id, unsent) = (s.id(slot), self.outbound.unsent(s));
             let Some(stash) = s.extra.as_mut().map(|e| &mut e.stash).filter(|s| !s.is_empty())
             else {
                 return true;
@@ -284,8 +284,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     pub(super) fn on_timer(&mut self, handler: &mut H, slot: u32) {
         let now = self.timers.now;
         let s = &mut self.slots[slot];
-        if s.timer <= now {
-            s.timer = Nanos::NEVER;
+        if s.timer() <= now {
+            s.extra().timer = Nanos::NEVER;
             match s.state {
                 State::Connecting => connect::time_out(slot, s, &mut self.queues),
                 State::Open | State::Draining if s.backlog_bytes() > 0 => {
@@ -309,8 +309,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     fn end(&mut self, slot: u32, cause: Cause) {
         let s = &mut self.slots[slot];
         if matches!(s.state, State::Open | State::Draining | State::Lingering) {
-            let mut chain = std::mem::take(&mut s.chain);
-            self.memory.release_all(&mut chain);
+            self.outbound.drop_written(s, &mut self.memory);
             self.closing.end(slot, s, cause, &mut self.timers);
         }
     }
@@ -371,7 +370,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         f: impl FnOnce(ConnId, &mut H::Conn, &mut Output<'_>),
     ) -> bool {
         let s = &mut self.slots[slot];
-        let (id, unsent) = (s.id(slot), s.unsent());
+        let (id, unsent) = (s.id(slot), self.outbound.unsent(s));
         let Some(conn) = s.conn.as_mut().filter(|_| s.state == State::Open) else { return false };
         f(id, conn, &mut self.memory.record.begin(self.timers.now, unsent, 0));
         self.apply_output(slot, Source::Nowhere);
@@ -381,9 +380,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     /// Applies what a call of the handler wrote and asked for.
     fn apply_output(&mut self, slot: u32, source: Source<'_>) {
         if !self.memory.record.segments().is_empty() {
-            let s = &mut self.slots[slot];
-            let bytes = self.memory.append_output(&mut s.chain, source);
-            self.outbound.wrote(slot, s, bytes);
+            self.outbound.append(slot, &mut self.slots[slot], source, &mut self.memory);
         }
         let commands = self.memory.record.take_commands();
         if !commands.is_empty() {
@@ -471,7 +468,8 @@ impl<R: Ring, B: BufferRing, H: Handler> WorkerCore<H> for Core<'_, R, B, H> {
     fn load(&self) -> Load {
         let mut load = Load::default();
         for (_, s) in self.slots.iter().filter(|(_, s)| s.conn.is_some()) {
-            load.add(s.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH_WATER), s.unsent());
+            let is_paused = s.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH_WATER);
+            load.add(is_paused, self.outbound.unsent(s));
         }
         load
     }

@@ -27,7 +27,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         let mut most = HeldBytes::default();
         for (_, s) in self.slots.iter() {
             let stash = s.extra.as_ref().map_or(0, |e| e.stash.iter().map(BytesMut::len).sum());
-            most.unsent = most.unsent.max(s.unsent());
+            most.unsent = most.unsent.max(self.outbound.unsent(s));
             most.stashed = most.stashed.max(stash);
         }
         most
@@ -53,9 +53,9 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
                 s.generation,
                 s.state,
                 s.flags,
-                s.unsent(),
+                self.outbound.unsent(s),
                 s.backlog_bytes(),
-                s.timer,
+                s.timer(),
                 s.deadline
             );
         }

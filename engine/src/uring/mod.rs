@@ -21,6 +21,7 @@ mod kernel;
 mod memory;
 mod message;
 mod outbound;
+mod outputs;
 mod pieces;
 mod queues;
 mod receive_buffers;

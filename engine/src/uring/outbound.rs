@@ -7,8 +7,9 @@ use crate::accounting::Counters;
 use crate::config::Config;
 use crate::connection::{Cause, State};
 use crate::token::OpKind;
-use crate::uring::memory::Memory;
+use crate::uring::memory::{Memory, Source};
 use crate::uring::message::{Messages, PIECES};
+use crate::uring::outputs::Outputs;
 use crate::uring::pieces::{Bytes, Chain};
 use crate::uring::queues::Queues;
 use crate::uring::ring::{BufferRing, Op, Ring, SendMode};
@@ -30,6 +31,7 @@ const REST_CHUNK: usize = 64 << 10;
 pub(super) struct Outbound<'c> {
     config: &'c Config,
     messages: Messages,
+    outputs: Outputs,
     /// Mode of this turn's sends.
     mode: SendMode,
     /// Bytes of output since sends were last queued.
@@ -50,6 +52,7 @@ impl<'c> Outbound<'c> {
         Self {
             config,
             messages: Messages::default(),
+            outputs: Outputs::default(),
             mode: SendMode::Prompt,
             written: 0,
             dirty: Vec::new(),
@@ -59,9 +62,21 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Records that a connection has `bytes` bytes more to send in this turn.
-    pub(super) fn wrote<C>(&mut self, slot: u32, s: &mut Slot<C>, bytes: usize) {
-        self.written += bytes;
+    /// Returns the bytes of a connection that the kernel has not accepted.
+    pub(super) fn unsent<C>(&self, s: &Slot<C>) -> usize {
+        self.outputs.unsent(s)
+    }
+
+    /// Appends the output of a call of the handler to what a connection sends at the end of this
+    /// turn.
+    pub(super) fn append<C, B: BufferRing>(
+        &mut self,
+        slot: u32,
+        s: &mut Slot<C>,
+        source: Source<'_>,
+        memory: &mut Memory<B>,
+    ) {
+        self.written += memory.append_output(self.outputs.written(s), source);
         if !s.flags.any(Flags::DIRTY) {
             s.flags.set(Flags::DIRTY);
             self.dirty.push(slot);
@@ -110,35 +125,41 @@ impl<'c> Outbound<'c> {
         for slot in dirty.drain(..) {
             let s = &mut slots[slot];
             s.flags.clear(Flags::DIRTY);
-            let mut chain = std::mem::take(&mut s.chain);
-            if chain.is_empty() {
-                continue;
-            }
             if !s.state.sends() {
-                memory.release_all(&mut chain);
+                self.drop_written(s, memory);
             } else if s.flags.any(Flags::SENDING) || s.backlog_bytes() > 0 {
-                add_to_backlog(s, chain, memory);
+                let written = self.outputs.take_written(s);
+                add_to_backlog(s, written, memory);
                 self.send_backlog(slot, s, queues, timers);
             } else {
-                self.send(slot, s, chain, memory, queues);
+                self.send(slot, s, memory, queues);
             }
         }
         self.dirty = dirty;
+    }
+
+    /// Drops a connection's output of this turn.
+    pub(super) fn drop_written<C, B: BufferRing>(
+        &mut self,
+        s: &mut Slot<C>,
+        memory: &mut Memory<B>,
+    ) {
+        memory.release_all(&mut self.outputs.take_written(s));
     }
 
     fn send<C, R: Ring, B: BufferRing>(
         &mut self,
         slot: u32,
         s: &mut Slot<C>,
-        mut chain: Chain,
         memory: &mut Memory<B>,
         queues: &mut Queues<R>,
     ) {
+        let Some(chain) = self.outputs.begin_send(s) else { return };
         let arena_lasts = queues.sends_finish;
         let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
-        let used = memory.gather(&chain, arena_lasts, &mut pieces).unwrap_or_else(|| {
-            chain = memory.join(chain);
-            memory.gather(&chain, arena_lasts, &mut pieces).expect("one owned piece")
+        let used = memory.gather(chain, arena_lasts, &mut pieces).unwrap_or_else(|| {
+            *chain = memory.join(*chain);
+            memory.gather(chain, arena_lasts, &mut pieces).expect("one owned piece")
         });
         // Of a longer chain the kernel sends only a part, and reports that as success. Only a
         // completion gives the number of bytes.
@@ -150,7 +171,6 @@ impl<'c> Outbound<'c> {
             }
             several => Op::SendMessage { slot, message: self.messages.next(several), mode },
         };
-        s.sending = chain;
         s.flags.set(Flags::SENDING);
         if mode == SendMode::Silent {
             self.silent.push(slot);
@@ -168,7 +188,7 @@ impl<'c> Outbound<'c> {
         memory: &mut Memory<B>,
         counters: &mut Counters,
     ) {
-        let mut chain = end_send(s);
+        let mut chain = self.end_send(s);
         counters.bytes_out += chain.bytes as u64;
         memory.release_all(&mut chain);
     }
@@ -186,7 +206,7 @@ impl<'c> Outbound<'c> {
         memory: &mut Memory<B>,
         counters: &mut Counters,
     ) -> Result<(), Cause> {
-        let mut chain = end_send(s);
+        let mut chain = self.end_send(s);
         let accepted = match result {
             n if n >= 0 => n.cast_unsigned() as usize,
             // The kernel accepted nothing. Also after ENOBUFS or ENOMEM, the backlog's send waits
@@ -212,6 +232,11 @@ impl<'c> Outbound<'c> {
         }
         memory.release_all(&mut chain);
         Ok(())
+    }
+
+    fn end_send<C>(&mut self, s: &mut Slot<C>) -> Chain {
+        s.flags.clear(Flags::SENDING);
+        self.outputs.take_sending(s)
     }
 
     // ---- the backlog
@@ -265,7 +290,7 @@ impl<'c> Outbound<'c> {
         timers: &mut Timers,
     ) {
         if s.state == State::Open
-            && s.unsent() > self.config.high_water
+            && self.unsent(s) > self.config.high_water
             && !s.flags.any(Flags::ABOVE_HIGH_WATER)
         {
             s.flags.set(Flags::ABOVE_HIGH_WATER);
@@ -320,11 +345,6 @@ impl<'c> Outbound<'c> {
         self.drained.push(slot);
         resumes
     }
-}
-
-fn end_send<C>(s: &mut Slot<C>) -> Chain {
-    s.flags.clear(Flags::SENDING);
-    std::mem::take(&mut s.sending)
 }
 
 /// Appends output to the backlog.

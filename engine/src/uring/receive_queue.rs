@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// Most consecutive receives for one connection that has more to read, so that the others are not
 /// starved. It is also the most ready connections that receive before a resting one.
-const IN_A_ROW: u32 = 8;
+const IN_A_ROW: u32 = 16;
 
 /// Connections, by slot, whose next receive waits.
 #[derive(Default)]

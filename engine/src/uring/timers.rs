@@ -22,12 +22,14 @@ impl Timers {
 
     /// Takes over the earlier of a connection's deadline and timer.
     pub(super) fn update<C>(&mut self, slot: u32, s: &Slot<C>) {
-        self.wheel.set(slot, s.deadline.min(s.timer));
+        self.wheel.set(slot, s.deadline.min(s.timer()));
     }
 
     /// Sets the engine's own timer of a connection.
     pub(super) fn set<C>(&mut self, slot: u32, s: &mut Slot<C>, at: Nanos) {
-        s.timer = at;
+        if s.timer() != at {
+            s.extra().timer = at;
+        }
         self.update(slot, s);
     }
 

@@ -24,12 +24,22 @@ pub(super) fn find_end(
     // One empty line before the first one is skipped (RFC 9112 2.2).
     let start = if buffered.starts_with(b"\r\n") { 2 } else { 0 };
     let allowed = buffered.len().min(limits.bytes);
-    for at in *scanned..allowed {
-        check_byte(at.checked_sub(1).map(|before| buffered[before]), buffered[at])?;
+    let mut at = *scanned;
+    while at < allowed {
+        let before = at.checked_sub(1).map(|before| buffered[before]);
+        if before != Some(b'\r')
+            && let Some(word) = buffered[at..allowed].first_chunk()
+            && !has_control_character(*word)
+        {
+            at += word.len();
+            continue;
+        }
+        check_byte(before, buffered[at])?;
         if at >= start + 3 && buffered[at - 3..=at] == *b"\r\n\r\n" {
             *scanned = at + 1;
             return Ok(Some(at + 1));
         }
+        at += 1;
     }
     *scanned = (*scanned).max(allowed);
     if buffered.len() < limits.bytes {
@@ -37,6 +47,18 @@ pub(super) fn find_end(
     }
     let first_line = !buffered[start.min(allowed)..allowed].windows(2).any(|pair| pair == b"\r\n");
     Err(HeadFault::TooLong { first_line })
+}
+
+/// Returns whether one of eight bytes is below 0x20 or is 0x7f.
+fn has_control_character(bytes: [u8; 8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x80 * ONES;
+    let word = u64::from_ne_bytes(bytes);
+    // The lowest byte that a subtraction marks is right; those above it may be marked by a borrow.
+    let below = word.wrapping_sub(0x20 * ONES) & !word;
+    let deletes = word ^ (0x7f * ONES);
+    let is_delete = deletes.wrapping_sub(ONES) & !deletes;
+    (below | is_delete) & TOPS != 0
 }
 
 /// Checks that lines end in CR LF, and that a tab is the only other control character (RFC 9110
@@ -105,6 +127,38 @@ mod tests {
     fn rejects_control_characters() {
         for byte in (0..0x20).filter(|byte| !b"\t\r\n".contains(byte)).chain([0x7f]) {
             assert_eq!(both_ways(&[b'A', byte]), Err(HeadFault::ControlCharacter), "{byte}");
+        }
+    }
+
+    #[test]
+    fn control_characters_are_found_at_every_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for others in [b'a', 0x80, 0xff, b' '] {
+                    let mut bytes = [others; 8];
+                    bytes[place] = byte;
+                    let expected = byte < 0x20 || byte == 0x7f;
+                    assert_eq!(has_control_character(bytes), expected, "{bytes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_is_found_at_every_place_of_a_long_line() {
+        for place in 0..40 {
+            for (byte, fault) in [
+                (b'\n', HeadFault::BareLineEnd),
+                (0, HeadFault::ControlCharacter),
+                (0x7f, HeadFault::ControlCharacter),
+            ] {
+                let mut line = [b'x'; 41];
+                line[place] = byte;
+                assert_eq!(both_ways(&line), Err(fault), "{byte} at {place}");
+            }
+            let mut line = [b'x'; 41];
+            line[place] = b'\r';
+            assert_eq!(both_ways(&line), Err(HeadFault::BareLineEnd), "a CR at {place}");
         }
     }
 

@@ -1,0 +1,83 @@
+//! Output of the connections that have some: an idle connection has only an index.
+
+use crate::uring::pieces::Chain;
+use crate::uring::slots::Slot;
+
+/// Place of a connection's output in [`Outputs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutputIndex(u32);
+
+impl OutputIndex {
+    /// The connection has no output.
+    pub(super) const NONE: Self = Self(u32::MAX);
+}
+
+/// Output of one connection.
+#[derive(Clone, Copy, Default)]
+struct Pending {
+    /// Output of this turn.
+    written: Chain,
+    /// Output of the send in progress.
+    sending: Chain,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.sending.is_empty()
+    }
+}
+
+/// Output of a worker's connections.
+#[derive(Default)]
+pub(super) struct Outputs {
+    all: Vec<Pending>,
+    free: Vec<OutputIndex>,
+}
+
+impl Outputs {
+    /// Returns the bytes that the kernel has not accepted, the backlog included.
+    pub(super) fn unsent<C>(&self, s: &Slot<C>) -> usize {
+        let pending = self.all.get(s.output.0 as usize);
+        s.backlog_bytes() + pending.map_or(0, |p| p.written.bytes + p.sending.bytes)
+    }
+
+    /// Returns the connection's output of this turn, to append to.
+    pub(super) fn written<C>(&mut self, s: &mut Slot<C>) -> &mut Chain {
+        if s.output == OutputIndex::NONE {
+            s.output = self.free.pop().unwrap_or_else(|| {
+                self.all.push(Pending::default());
+                OutputIndex(self.all.len() as u32 - 1)
+            });
+        }
+        &mut self.all[s.output.0 as usize].written
+    }
+
+    /// Takes the connection's output of this turn.
+    pub(super) fn take_written<C>(&mut self, s: &mut Slot<C>) -> Chain {
+        self.take(s, |pending| &mut pending.written)
+    }
+
+    /// Makes the connection's output of this turn that of the send in progress. Returns it; `None`
+    /// where there is none.
+    pub(super) fn begin_send<C>(&mut self, s: &mut Slot<C>) -> Option<&mut Chain> {
+        let pending = self.all.get_mut(s.output.0 as usize)?;
+        debug_assert!(pending.sending.is_empty(), "two sends at a time");
+        pending.sending = std::mem::take(&mut pending.written);
+        Some(&mut pending.sending)
+    }
+
+    /// Takes the output of the send in progress, which has ended.
+    pub(super) fn take_sending<C>(&mut self, s: &mut Slot<C>) -> Chain {
+        self.take(s, |pending| &mut pending.sending)
+    }
+
+    fn take<C>(&mut self, s: &mut Slot<C>, part: impl Fn(&mut Pending) -> &mut Chain) -> Chain {
+        let Some(pending) = self.all.get_mut(s.output.0 as usize) else { return Chain::EMPTY };
+        let chain = std::mem::take(part(pending));
+        if pending.is_empty() {
+            self.free.push(s.output);
+            s.output = OutputIndex::NONE;
+        }
+        chain
+    }
+}
