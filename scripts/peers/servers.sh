@@ -8,6 +8,8 @@ ws_version=8.23.0
 bufferutil_version=4.1.0
 bun_version=1.4.5
 websockets_version=17.4
+picows_version=2.3.1
+uvloop_version=0.23.0
 
 build_folder=${CARGO_TARGET_DIR:-$PWD/target}
 installed=$build_folder/peers
@@ -16,8 +18,8 @@ mkdir -p "$reports"
 export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 
 # The first is what the others are set against.
-every_server=(sparring sparring-epoll fastwebsockets tungstenite tungstenite-b tungstenite-4k tokio-websockets sockudo sockudo-b
-    wtx ws bun websockets-py)
+every_server=(sparring sparring-epoll fastwebsockets tungstenite tungstenite-b tungstenite-4k tokio-websockets tokio-plain
+    sockudo sockudo-b wtx ws bun websockets-py picows gorilla coder)
 # Added with add_server: name -> command.
 declare -A added_servers=()
 
@@ -53,11 +55,15 @@ prepare() {
     tungstenite) prepare_crate tokio-tungstenite tokio-tungstenite-echo ;;
     tungstenite-b) prepare_crate tokio-tungstenite tokio-tungstenite-echo batched ;;
     tungstenite-4k) prepare_crate tokio-tungstenite tokio-tungstenite-echo batched-4k ;;
+    tokio-plain) prepare_crate tokio tokio-plain-echo ;;
     sockudo) prepare_crate sockudo-ws sockudo-ws-echo ;;
     sockudo-b) prepare_crate sockudo-ws sockudo-ws-echo batched ;;
     ws) prepare_ws ;;
     bun) prepare_bun ;;
-    websockets-py) prepare_websockets ;;
+    websockets-py) prepare_python websockets_echo.py "$websockets_version" "websockets==$websockets_version" ;;
+    picows) prepare_python picows_echo.py "$picows_version" "picows==$picows_version" "uvloop==$uvloop_version" ;;
+    gorilla) prepare_go gorilla golang-github-gorilla-websocket-dev ;;
+    coder) prepare_go coder golang-nhooyr-websocket-dev ;;
     # Its words, as a shell would split them and nothing else.
     *) mapfile -t command < <(xargs printf '%s\n' <<<"${added_servers[$1]}") ;;
     esac
@@ -81,7 +87,8 @@ crates_are_built=no
 build_crates() {
     [ "$crates_are_built" = no ] || return 0
     crates_are_built=yes
-    local crates=(fastwebsockets-echo tokio-tungstenite-echo tokio-websockets-echo sockudo-ws-echo wtx-echo) crate
+    local crates=(fastwebsockets-echo tokio-tungstenite-echo tokio-websockets-echo tokio-plain-echo sockudo-ws-echo wtx-echo)
+    local crate
     progress "building other people's servers in Rust (the first time this takes some minutes)"
     build_crate "${crates[@]}" && return
     for crate in "${crates[@]}"; do
@@ -142,18 +149,34 @@ prepare_bun() {
     command=("$program" "$PWD/scripts/peers/bun-echo.js" "127.0.0.1:{port}")
 }
 
-prepare_websockets() {
+# prepare_python PROGRAM VERSION PACKAGE...
+prepare_python() {
     local python=$installed/python/bin/python
     [ -x "$python" ] || quietly python3 -m venv "$installed/python" || {
         missing="no python3 with venv: sudo apt-get install -y python3-venv"
         return
     }
-    quietly "$python" -m pip install "websockets==$websockets_version" || {
-        missing="the Python package cannot be had: pip install websockets==$websockets_version"
+    quietly "$python" -m pip install "${@:3}" || {
+        missing="the Python package cannot be had: pip install ${*:3}"
         return
     }
-    version="$websockets_version (Python $("$python" --version | cut -d ' ' -f 2))"
-    command=("$python" "$PWD/scripts/peers/websockets_echo.py" "127.0.0.1:{port}")
+    version="$2 (Python $("$python" --version | cut -d ' ' -f 2))"
+    command=("$python" "$PWD/scripts/peers/$1" "127.0.0.1:{port}")
+}
+
+# prepare_go NAME DEBIAN_PACKAGE: built with Debian's compiler from Debian's package of the library.
+prepare_go() {
+    local program=$installed/$1-echo
+    if ! command -v go >/dev/null || ! version=$(dpkg-query -W -f '${Version}' "$2" 2>/dev/null); then
+        missing="no Go compiler or library: sudo apt-get install -y golang-go $2"
+        return
+    fi
+    GO111MODULE=off GOPATH=/usr/share/gocode quietly go build -o "$program" "scripts/peers/go/$1.go" || {
+        missing="no build: $reports/install.log"
+        return
+    }
+    version="${version%-*} ($(go version | cut -d ' ' -f 3))"
+    command=("$program" "127.0.0.1:{port}")
 }
 
 server_pid=""

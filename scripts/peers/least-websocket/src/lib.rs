@@ -1,5 +1,5 @@
 //! The minimal part of RFC 6455 for an echo of small frames, shared by the reference servers
-//! `epoll-echo` and `tokio-uring-echo`.
+//! `epoll-echo`, `tokio-uring-echo` and `tokio-plain-echo`.
 //!
 //! They handle a load generator's traffic correctly: unfragmented masked frames, text checked to be
 //! UTF-8, pings, a Close. Everything else ends the connection without a Close frame. A server for
@@ -41,18 +41,31 @@ pub struct Echoes {
     pub closed: bool,
 }
 
-/// Turns the complete frames in `bytes` into their replies, in place.
+/// Turns the complete frames in `bytes` into their replies, in place; see [`echo_unchecked`].
+/// Fails where a text is not UTF-8.
+#[inline]
+pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
+    echo_frames::<true>(bytes)
+}
+
+/// Turns the complete frames in `bytes` into their replies, in place, whatever their payload.
 ///
 /// A reply is four bytes shorter than its frame. The first payload stays in its place, with the
 /// header directly before it, and the others move to follow it.
 #[inline]
-pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
+pub fn echo_unchecked(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
+    echo_frames::<false>(bytes)
+}
+
+#[inline]
+fn echo_frames<const VALIDATES: bool>(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
     let mut echoes = Echoes { replies: 0..0, consumed: 0, closed: false };
     while let Some(frame) = parse(&bytes[echoes.consumed..])? {
         let payload = echoes.consumed + frame.header;
         unmask(&mut bytes[payload..payload + frame.payload], frame.mask);
         let opcode = bytes[echoes.consumed] & 0x0f;
-        if opcode == 1 && std::str::from_utf8(&bytes[payload..payload + frame.payload]).is_err() {
+        let is_text = VALIDATES && opcode == 1;
+        if is_text && std::str::from_utf8(&bytes[payload..payload + frame.payload]).is_err() {
             return Err(Unsupported);
         }
         // A server's header is four bytes shorter, because it has no key: 2, 4 or 10 bytes.
