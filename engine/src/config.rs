@@ -13,7 +13,7 @@ pub struct Listener {
     /// [`socket::listen`](crate::socket::listen).
     pub socket: TcpListener,
     /// True if [`Origin::Accepted`](crate::Origin::Accepted) has the peer's address. On io_uring
-    /// this costs one accept operation for each connection in place of one for all.
+    /// this costs one operation more for each connection.
     pub peer_addresses: bool,
 }
 

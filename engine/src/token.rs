@@ -25,11 +25,12 @@ pub(crate) enum OpKind {
     Close,
     Wake,
     Watch,
+    PeerAddress,
 }
 
 impl OpKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [OpKind; 10] = [
+        const ALL: [OpKind; 11] = [
             OpKind::Accept,
             OpKind::Connect,
             OpKind::Receive,
@@ -40,6 +41,7 @@ impl OpKind {
             OpKind::Close,
             OpKind::Wake,
             OpKind::Watch,
+            OpKind::PeerAddress,
         ];
         ALL.get(usize::from(byte).wrapping_sub(1)).copied()
     }

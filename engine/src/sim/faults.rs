@@ -47,6 +47,8 @@ pub struct Faults {
     pub unasked_work: u32,
     /// Prompt sends are executed after their enter has returned.
     pub late_sends: bool,
+    /// The kernel cannot be asked for the address of a connection's peer.
+    pub untold_peers: bool,
 }
 
 impl Faults {
@@ -71,6 +73,7 @@ impl Faults {
             lazy_enters: often(),
             unasked_work: often().min(100),
             late_sends: often() > 0,
+            untold_peers: often() > 0,
             ..Self::default()
         }
     }

@@ -116,6 +116,10 @@ impl Ring for SimulatedRing {
         Ok(())
     }
 
+    fn tells_peer_addresses(&mut self) -> io::Result<bool> {
+        Ok(!self.world.borrow().faults.untold_peers)
+    }
+
     fn sends_finish_inside_enter(&mut self) -> io::Result<bool> {
         Ok(!self.world.borrow().faults.late_sends)
     }

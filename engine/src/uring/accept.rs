@@ -1,16 +1,19 @@
 //! Accepting.
 //!
-//! One multishot accept per listener is cheapest. But it reports no peer address, and it also
-//! accepts connections for which the table has no slot. The kernel would close those with a bare
-//! FIN. If addresses are wanted, or few slots are free, single accepts replace it, never more than
-//! there are free slots. The other connections wait in the listener's queue.
+//! One multishot accept per listener is cheapest. It reports no peer address; where one is wanted,
+//! an operation of its own asks for it. It also accepts connections for which the table has no
+//! slot. The kernel would close those with a bare FIN. So if few slots are free, or the kernel
+//! cannot be asked for addresses, single accepts replace it, never more than there are free slots.
+//! The other connections wait in the listener's queue.
 
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
 use rustix::io::Errno;
 
 use crate::accounting::Counters;
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::connection::Origin;
 use crate::incoming;
 use crate::socket::BACKLOG;
@@ -19,6 +22,7 @@ use crate::token::{OpKind, Token};
 use crate::uring::address::Address;
 use crate::uring::queues::Queues;
 use crate::uring::ring::{Completion, Op, Ring};
+use crate::uring::slots::{Flags, Slot};
 
 /// Single accepts armed per listener.
 const SINGLES: usize = 32;
@@ -42,10 +46,37 @@ struct Acceptor {
     address: Box<Address>,
 }
 
+/// Question for the address of an accepted connection's peer.
+struct Naming {
+    slot: u32,
+    listener: u16,
+    /// Where the kernel writes the address; boxed so that it stays in place.
+    address: Box<Address>,
+    /// True if the kernel has answered.
+    answered: bool,
+}
+
+/// An accepted connection.
+pub(super) enum Accepted {
+    /// It can be opened.
+    Known(Origin),
+    /// The address of its peer is to be asked for first.
+    Unnamed { listener: u16 },
+}
+
 /// All accept operations of a worker.
 pub(super) struct Acceptors<'c> {
     config: &'c Config,
     all: Vec<Acceptor>,
+    /// True if the kernel can be asked for the address of a connection's peer.
+    names_peers: bool,
+    /// Accepted connections whose peers are being asked for, in the order of the questions.
+    naming: VecDeque<Naming>,
+    /// Addresses for further questions.
+    #[expect(clippy::vec_box, reason = "a question takes the box: its address stays in place")]
+    spare: Vec<Box<Address>>,
+    /// Length of an address of each listener's family.
+    address_lens: Vec<u32>,
     /// True if each listener is to accept.
     on: Vec<bool>,
     /// Accepted connections in the table.
@@ -58,9 +89,16 @@ pub(super) struct Acceptors<'c> {
     retry: Nanos,
 }
 
+/// Length of an address of a listener's family.
+fn address_len(listener: &Listener) -> u32 {
+    let local = listener.socket.local_addr();
+    Address::len_of(local.unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
 impl<'c> Acceptors<'c> {
-    /// Acceptors of every listener, none of them armed.
-    pub(super) fn new(config: &'c Config) -> Self {
+    /// Acceptors of every listener, none of them armed. `names_peers`: the kernel can be asked for
+    /// the address of a connection's peer.
+    pub(super) fn new(config: &'c Config, names_peers: bool) -> Self {
         let listeners = 0..config.listeners.len() as u16;
         let acceptor = |listener, multishot| Acceptor {
             listener,
@@ -74,7 +112,11 @@ impl<'c> Acceptors<'c> {
         };
         Self {
             config,
+            names_peers,
+            naming: VecDeque::new(),
+            spare: Vec::new(),
             all: listeners.clone().flat_map(of_listener).collect(),
+            address_lens: config.listeners.iter().map(address_len).collect(),
             on: listeners.map(|_| true).collect(),
             open: 0,
             full: false,
@@ -125,7 +167,7 @@ impl<'c> Acceptors<'c> {
         for (index, a) in (0..).zip(&mut self.all) {
             let listener = &self.config.listeners[usize::from(a.listener)];
             let on = self.on[usize::from(a.listener)] && self.retry == Nanos::NEVER;
-            let in_bursts = !listener.peer_addresses && room > BURST;
+            let in_bursts = (self.names_peers || !listener.peer_addresses) && room > BURST;
             let wanted = if a.multishot {
                 multishot_armed = a.armed;
                 in_bursts
@@ -149,14 +191,13 @@ impl<'c> Acceptors<'c> {
         }
     }
 
-    /// Handles the completion of an accept. Returns the slot and the origin of an accepted
-    /// connection.
+    /// Handles the completion of an accept. Returns the slot of an accepted connection.
     pub(super) fn on_accept(
         &mut self,
         c: Completion,
         now: Nanos,
         counters: &mut Counters,
-    ) -> Option<(u32, Origin)> {
+    ) -> Option<(u32, Accepted)> {
         let a = self.all.get_mut(c.token.slot() as usize)?;
         if !c.more {
             (a.armed, a.cancelling) = (false, false);
@@ -166,14 +207,66 @@ impl<'c> Acceptors<'c> {
             self.on_error(-c.result, now, counters);
             return None;
         }
-        let peer = if a.multishot { None } else { a.address.take() };
-        let origin = Origin::Accepted { listener: a.listener, peer };
+        let listener = a.listener;
+        let is_unnamed = a.multishot && self.config.listeners[usize::from(listener)].peer_addresses;
+        let accepted = if is_unnamed {
+            Accepted::Unnamed { listener }
+        } else {
+            let peer = if a.multishot { None } else { a.address.take() };
+            Accepted::Known(Origin::Accepted { listener, peer })
+        };
         counters.accepted += 1;
         self.open += 1;
         if self.config.max_accepted.saturating_sub(self.open) <= BURST {
             self.check = true;
         }
-        Some((c.result.cast_unsigned(), origin))
+        Some((c.result.cast_unsigned(), accepted))
+    }
+
+    /// Asks for the address of the peer of an accepted connection. The question is answered by the
+    /// enter that submits it, before the connection's first receive.
+    pub(super) fn ask_peer<C, R: Ring>(
+        &mut self,
+        slot: u32,
+        s: &mut Slot<C>,
+        listener: u16,
+        queues: &mut Queues<R>,
+    ) {
+        let mut address = self.spare.pop().unwrap_or_else(|| Box::new(Address::unset()));
+        let op = Op::PeerAddress {
+            slot,
+            address: &raw mut *address,
+            len: self.address_lens[usize::from(listener)],
+        };
+        s.flags.set(Flags::NAMING);
+        // The box of the address is kept until the answer.
+        self.naming.push_back(Naming { slot, listener, address, answered: false });
+        queues.push(s.token(OpKind::PeerAddress, slot), op);
+    }
+
+    /// Records that the kernel has answered the question for a connection's peer. One that it could
+    /// not answer leaves the address unset.
+    pub(super) fn peer_answered(&mut self, slot: u32) {
+        if let Some(naming) = self.naming.iter_mut().find(|naming| naming.slot == slot) {
+            naming.answered = true;
+        }
+    }
+
+    /// Returns the origin of a connection whose peer was asked for. Without an answer it has no
+    /// address, and the question stays until there is one.
+    pub(super) fn named(&mut self, slot: u32) -> Option<Origin> {
+        let at = self.naming.iter().position(|naming| naming.slot == slot)?;
+        let Naming { listener, answered, .. } = self.naming[at];
+        debug_assert!(answered, "a question is answered by the enter that submits it");
+        let answer = if answered { self.naming.remove(at) } else { None };
+        let peer = answer.and_then(|Naming { mut address, .. }| {
+            let peer = address.take();
+            if self.spare.len() < SINGLES {
+                self.spare.push(address);
+            }
+            peer
+        });
+        Some(Origin::Accepted { listener, peer })
     }
 
     fn on_error(&mut self, errno: i32, now: Nanos, counters: &mut Counters) {

@@ -28,6 +28,11 @@ impl Address {
         this
     }
 
+    /// Length of an address of the family of `address`.
+    pub(crate) fn len_of(address: SocketAddr) -> SocketAddrLen {
+        Self::of(address).len
+    }
+
     /// Takes the address that the kernel wrote, and makes room for the next. `None` where it wrote
     /// none.
     pub(crate) fn take(&mut self) -> Option<SocketAddr> {

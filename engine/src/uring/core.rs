@@ -61,6 +61,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         let uring = &config.uring;
         let sends_finish = uring.send_completions == crate::SendCompletions::Auto
             && ring.sends_finish_inside_enter().map_err(EngineError::system("trial of sends"))?;
+        let names_peers =
+            ring.tells_peer_addresses().map_err(EngineError::system("trial of peer addresses"))?;
         let capacity = accepted as usize + config.max_connects;
         Ok(Self {
             config,
@@ -72,7 +74,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
             inbound: Inbound::new(uring.large_receive),
             outbound: Outbound::new(config),
             closing: Closing::default(),
-            acceptors: Acceptors::new(config),
+            acceptors: Acceptors::new(config, names_peers),
             connects: Connects::new(accepted, super::as_slots(config.max_connects)),
             counters: Counters::default(),
             wakes: 0,
@@ -195,14 +197,18 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.memory.receive.offer();
     }
 
-    /// First pass over new completions: takes over receive buffers, and completes sends before
-    /// anything else, since that returns receive buffers.
+    /// First pass over new completions: takes over receive buffers and addresses, and completes
+    /// sends before anything else, since that returns receive buffers.
     fn first_pass(&mut self) {
         while let Some(c) = self.queues.next_to_pass() {
             if let Some(id) = c.buffer {
                 self.memory.receive.taken(id, c.result.max(0).cast_unsigned() as usize);
-            } else if c.token.kind() == Some(OpKind::Send) {
-                self.on_sent(c);
+            } else {
+                match c.token.kind() {
+                    Some(OpKind::Send) => self.on_sent(c),
+                    Some(OpKind::PeerAddress) => self.acceptors.peer_answered(c.token.slot()),
+                    _ => {}
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::handler::{Handler, WorkerCore};
 use crate::output::{Commands, Output};
 use crate::time::Nanos;
 use crate::token::OpKind;
+use crate::uring::accept::Accepted;
 use crate::uring::closing::Closing;
 use crate::uring::connect;
 use crate::uring::core::Core;
@@ -33,6 +34,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             OpKind::Shutdown => self.on_shutdown(c),
             OpKind::Watch => self.on_watch(c),
             OpKind::Close => self.on_close(handler, c),
+            OpKind::PeerAddress => self.on_peer_address(handler, c),
         }
     }
 
@@ -46,7 +48,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     // ---- beginnings
 
     fn on_accept(&mut self, handler: &mut H, c: Completion) {
-        let Some((slot, from)) = self.acceptors.on_accept(c, self.timers.now, &mut self.counters)
+        let Some((slot, accepted)) =
+            self.acceptors.on_accept(c, self.timers.now, &mut self.counters)
         else {
             return;
         };
@@ -54,7 +57,26 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         let s = &mut self.slots[slot];
         debug_assert!(s.state == State::Closed, "the kernel chose a slot that is in use");
         s.flags.set(Flags::ACCEPTED);
-        self.open(handler, slot, from);
+        match accepted {
+            Accepted::Known(from) => self.open(handler, slot, from),
+            Accepted::Unnamed { listener } => {
+                s.state = State::Connecting;
+                self.acceptors.ask_peer(slot, s, listener, &mut self.queues);
+                self.inbound.rearm(slot);
+            }
+        }
+    }
+
+    /// Handles the answer to the question for a connection's peer.
+    fn on_peer_address(&mut self, handler: &mut H, c: Completion) {
+        let slot = c.token.slot();
+        let Some(s) = self.slots.of(c.token) else { return };
+        s.flags.clear(Flags::NAMING);
+        let (state, named) = (s.state, self.acceptors.named(slot));
+        match (state, named) {
+            (State::Connecting, Some(from)) => self.open(handler, slot, from),
+            _ => self.check_closing(slot),
+        }
     }
 
     fn on_connect(&mut self, handler: &mut H, c: Completion) {
@@ -92,6 +114,12 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         };
         if !c.more {
             self.inbound.receive_ended(slot, s, c, self.memory.receive.supply.is_one_by_one());
+        }
+        if s.state == State::Connecting {
+            // The completion of the question for its peer may come behind that of the receive.
+            if let Some(from) = self.acceptors.named(slot) {
+                self.open(handler, slot, from);
+            }
         }
         match (c.result, c.buffer) {
             (n, Some(id)) if n > 0 => self.on_bytes(handler, slot, id, n.cast_unsigned() as usize),

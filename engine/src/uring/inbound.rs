@@ -122,6 +122,8 @@ fn arm<C, R: Ring>(slot: u32, s: &mut Slot<C>, once: bool, queues: &mut Queues<R
         // This input is discarded, but it must be read: unread input would turn the close into a
         // reset.
         State::Draining | State::Lingering => s.extra().linger_left > 0,
+        // Accepted: input comes in the turn in which the peer's address does, or later.
+        State::Connecting => s.flags.any(Flags::NAMING),
         _ => false,
     };
     if wanted && !s.flags.any(Flags::RECEIVING | Flags::EOF) {

@@ -21,6 +21,11 @@ use crate::uring::buf_ring::{BufRing, BufferMemory};
 use crate::uring::ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use crate::uring::setup;
 
+/// SOCKET_URING_OP_GETSOCKOPT, a command of IORING_OP_URING_CMD (io_uring_enter(2)): Linux 6.7.
+const SOCKET_GETSOCKOPT: u32 = 2;
+/// SO_PEERNAME (`asm-generic/socket.h`): the option at level SOL_SOCKET that is the peer's address.
+const SO_PEERNAME: u32 = 28;
+
 /// IORING_REGISTER_FILE_ALLOC_RANGE (io_uring_register_file_alloc_range(3)).
 const REGISTER_FILE_ALLOC_RANGE: libc::c_uint = 25;
 
@@ -128,6 +133,13 @@ impl KernelRing {
                 let slot = Some(io_uring::types::DestinationSlot::auto_target());
                 opcode::Accept::new(Fd(listener), addr, len).file_index(slot).build()
             }
+            Op::PeerAddress { slot, address, len } => peer_address(opcode::SetSockOpt::new(
+                Fixed(slot),
+                libc::SOL_SOCKET as u32,
+                SO_PEERNAME,
+                Address::as_ptrs(address).0.cast_const().cast(),
+                len,
+            )),
             Op::Connect { slot, to } => {
                 let (addr, len) = Address::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
@@ -202,6 +214,22 @@ impl KernelRing {
         }
         Ok(result)
     }
+}
+
+/// Turns the entry that would set a socket option into the one that reads it, which the crate
+/// cannot make. The kernel writes to where the option's value would be read.
+fn peer_address(option: opcode::SetSockOpt) -> Entry {
+    /// Offset of `cmd_op` in `struct io_uring_sqe`.
+    const COMMAND: usize = 8;
+    const _: () = assert!(size_of::<Entry>() == 64, "an entry is a struct io_uring_sqe");
+    let mut entry = option.build();
+    // SAFETY: an entry is the kernel's 64 bytes of plain integers (`#[repr(C)]`). These four are the
+    // command's number, for which every value is valid.
+    unsafe {
+        let command = (&raw mut entry).cast::<u8>().add(COMMAND).cast::<u32>();
+        command.write_unaligned(SOCKET_GETSOCKOPT);
+    }
+    entry
 }
 
 /// Returns a function that turns the error of registering `what` into an engine error.
@@ -282,6 +310,30 @@ impl Ring for KernelRing {
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
         let socket: OwnedFd = outgoing::socket(to, from, &self.outgoing)?;
         self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()]).map(drop)
+    }
+
+    fn tells_peer_addresses(&mut self) -> io::Result<bool> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (ours, _theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // An unnamed peer's address is its family alone.
+        let len = size_of::<libc::sa_family_t>() as u32;
+        let mut address = ManuallyDrop::new(Box::new(Address::unset()));
+        let to = Address::as_ptrs(&raw mut **address).0.cast_const().cast();
+        let entry = peer_address(opcode::SetSockOpt::new(
+            Fd(ours.as_raw_fd()),
+            libc::SOL_SOCKET as u32,
+            SO_PEERNAME,
+            to,
+            len,
+        ));
+        // SAFETY: the address stays valid until the operation has ended: it is leaked unless its
+        // completion is there.
+        unsafe { self.ring.submission().push(&entry) }.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.submit_alone()?;
+        let Some(done) = self.ring.completion().next() else { return Ok(false) };
+        drop(ManuallyDrop::into_inner(address));
+        Ok(done.result().cast_unsigned() == len)
     }
 
     fn sends_finish_inside_enter(&mut self) -> io::Result<bool> {

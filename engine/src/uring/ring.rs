@@ -17,6 +17,10 @@ pub(crate) enum Op {
     /// Accept into a free direct descriptor, whose index is the result. `multishot` repeats until
     /// cancelled.
     Accept { listener: RawFd, multishot: bool, address: *mut Address },
+    /// Write the address of the peer of an accepted socket: `len` bytes, which is the length of an
+    /// address of the listener's family. The completion is there when the enter that consumes the
+    /// operation returns.
+    PeerAddress { slot: u32, address: *mut Address, len: u32 },
     /// Connect the socket in `slot`.
     Connect { slot: u32, to: *const Address },
     /// Receive into provided buffers until cancelled or, with `once`, into one.
@@ -120,6 +124,13 @@ pub(crate) trait Ring {
     ///
     /// Fails with the error of the calls that create the socket.
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()>;
+
+    /// Tests whether [`Op::PeerAddress`] works.
+    ///
+    /// # Errors
+    ///
+    /// When the test itself cannot be made.
+    fn tells_peer_addresses(&mut self) -> io::Result<bool>;
 
     /// Tests whether a send that need not wait has finished, with its error completion there, when
     /// the enter returns.

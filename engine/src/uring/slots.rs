@@ -17,57 +17,63 @@ use crate::uring::ring::{Op, Ring};
 
 /// Flags of a connection, beside its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flags(u16);
+pub(super) struct Flags(u32);
 
 impl Flags {
     /// A multishot receive is armed, or its last completion is outstanding.
-    pub(super) const RECEIVING: u16 = 1;
+    pub(super) const RECEIVING: u32 = 1;
     /// The receive's cancellation has been queued.
-    pub(super) const RECEIVE_CANCELLED: u16 = 1 << 1;
+    pub(super) const RECEIVE_CANCELLED: u32 = 1 << 1;
     /// A send of the chain `sending` is in progress.
-    pub(super) const SENDING: u16 = 1 << 2;
+    pub(super) const SENDING: u32 = 1 << 2;
     /// A send of the backlog is in progress.
-    pub(super) const BACKLOG: u16 = 1 << 3;
+    pub(super) const BACKLOG: u32 = 1 << 3;
     /// The half-close is in progress. It runs on a thread of the kernel, which looks the descriptor
     /// up only then: after an earlier close the shutdown would affect the next connection in this
     /// slot.
-    pub(super) const SHUTTING_DOWN: u16 = 1 << 4;
+    pub(super) const SHUTTING_DOWN: u32 = 1 << 4;
     /// The handler has paused reading.
-    pub(super) const PAUSED: u16 = 1 << 5;
+    pub(super) const PAUSED: u32 = 1 << 5;
     /// Unsent bytes are above the high-water mark.
-    pub(super) const ABOVE_HIGH_WATER: u16 = 1 << 6;
+    pub(super) const ABOVE_HIGH_WATER: u32 = 1 << 6;
     /// The peer's FIN has arrived.
-    pub(super) const EOF: u16 = 1 << 7;
+    pub(super) const EOF: u32 = 1 << 7;
     /// The handler has not been told of the FIN yet.
-    pub(super) const EOF_UNREPORTED: u16 = 1 << 8;
+    pub(super) const EOF_UNREPORTED: u32 = 1 << 8;
     /// The connection is in the turn's list of connections with output.
-    pub(super) const DIRTY: u16 = 1 << 9;
+    pub(super) const DIRTY: u32 = 1 << 9;
     /// A listener accepted the connection.
-    pub(super) const ACCEPTED: u16 = 1 << 10;
+    pub(super) const ACCEPTED: u32 = 1 << 10;
     /// The cancellation of the backlog's send has been queued.
-    pub(super) const BACKLOG_CANCELLED: u16 = 1 << 11;
+    pub(super) const BACKLOG_CANCELLED: u32 = 1 << 11;
     /// A watch is armed, or its last completion is outstanding.
-    pub(super) const WATCHED: u16 = 1 << 12;
+    pub(super) const WATCHED: u32 = 1 << 12;
     /// The watch's cancellation has been queued.
-    pub(super) const WATCH_CANCELLED: u16 = 1 << 13;
+    pub(super) const WATCH_CANCELLED: u32 = 1 << 13;
     /// The close of the descriptor has been queued.
-    pub(super) const CLOSE_QUEUED: u16 = 1 << 14;
+    pub(super) const CLOSE_QUEUED: u32 = 1 << 14;
     /// The handler closes with [`CloseMode::Finish`](crate::CloseMode::Finish).
-    pub(super) const FINISHING: u16 = 1 << 15;
+    pub(super) const FINISHING: u32 = 1 << 15;
+    /// The address of the accepted connection's peer is being asked for.
+    pub(super) const NAMING: u32 = 1 << 16;
     /// Operations after whose end the descriptor may be closed.
-    pub(super) const OPERATIONS: u16 =
-        Self::RECEIVING | Self::SENDING | Self::BACKLOG | Self::SHUTTING_DOWN | Self::WATCHED;
+    pub(super) const OPERATIONS: u32 = Self::RECEIVING
+        | Self::SENDING
+        | Self::BACKLOG
+        | Self::SHUTTING_DOWN
+        | Self::WATCHED
+        | Self::NAMING;
 
     /// Returns whether any of `flags` is set.
-    pub(super) fn any(self, flags: u16) -> bool {
+    pub(super) fn any(self, flags: u32) -> bool {
         self.0 & flags != 0
     }
 
-    pub(super) fn set(&mut self, flags: u16) {
+    pub(super) fn set(&mut self, flags: u32) {
         self.0 |= flags;
     }
 
-    pub(super) fn clear(&mut self, flags: u16) {
+    pub(super) fn clear(&mut self, flags: u32) {
         self.0 &= !flags;
     }
 }
@@ -77,8 +83,8 @@ impl Flags {
 #[derive(Clone, Copy)]
 pub(super) struct Cancellable {
     kind: OpKind,
-    in_progress: u16,
-    cancelled: u16,
+    in_progress: u32,
+    cancelled: u32,
 }
 
 /// The receive.

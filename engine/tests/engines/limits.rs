@@ -1,10 +1,11 @@
 //! Listeners, and bounds of the connection table.
 
-use std::collections::HashMap;
-use std::net::{TcpListener, TcpStream};
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use engine::{Cause, CloseMode, ConnId, Listener};
+use engine::{Cause, CloseMode, ConnId, Listener, Origin};
 
 use crate::stage::{Case, Event, Random, Running, Script, loopback, round_trip};
 
@@ -192,4 +193,50 @@ pub(crate) fn a_blocking_listener_does_not_stop_the_worker(case: &Case) {
     round_trip(&mut second, b"second");
     round_trip(&mut client, b"third");
     running.finish();
+}
+
+/// Peers are told by their addresses, whether one accept takes many connections or each takes one,
+/// also where bytes or a reset have arrived before the accept.
+pub(crate) fn accepted_peers_have_their_addresses(case: &Case) {
+    const CLIENTS: usize = 60;
+    for (address, most) in [("127.0.0.1:0", 8192), ("127.0.0.1:0", CLIENTS + 4), ("[::1]:0", 8192)]
+    {
+        let mut config = case.clients_only();
+        config.max_accepted = config.max_accepted.min(most);
+        let address: SocketAddr = address.parse().expect("an address");
+        let Ok(mut sockets) = engine::socket::listen(address, 1) else {
+            case.skip("no IPv6 on this machine");
+            continue;
+        };
+        let socket = sockets.remove(0);
+        let at = socket.local_addr().expect("bound");
+        config.listeners.push(Listener { socket, peer_addresses: true });
+        let connect = |index: usize| {
+            let mut client = TcpStream::connect(at).expect("connect");
+            if index.is_multiple_of(2) {
+                client.write_all(b"early").expect("sent");
+            }
+            client
+        };
+        // These wait in the listener's queue, two of them reset.
+        let mut clients: Vec<TcpStream> = (0..CLIENTS / 2).map(connect).collect();
+        let mut reset = HashSet::new();
+        for client in [clients.remove(3), clients.remove(3)] {
+            reset.insert(client.local_addr().expect("bound"));
+            rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO))
+                .expect("option");
+        }
+        let running = Running::start(case, config, Script::default());
+        clients.extend((CLIENTS / 2..CLIENTS).map(connect));
+        let mut missing: HashSet<SocketAddr> =
+            clients.iter().map(|client| client.local_addr().expect("bound")).collect();
+        while !missing.is_empty() {
+            let peer = running.wait_for(|event| match event {
+                Event::Opened(_, Origin::Accepted { peer, .. }) => Some(peer.expect("its address")),
+                _ => None,
+            });
+            assert!(missing.remove(&peer) || reset.remove(&peer), "{peer} is no client");
+        }
+        running.finish();
+    }
 }

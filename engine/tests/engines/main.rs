@@ -153,6 +153,7 @@ engines! {
         slots_are_used_again_under_new_ids,
         slots_used_again_keep_bytes_apart,
         a_blocking_listener_does_not_stop_the_worker,
+        accepted_peers_have_their_addresses,
     };
     descriptors::{
         as_many_connections_as_descriptors_allow,

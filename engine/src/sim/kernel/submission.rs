@@ -22,6 +22,17 @@ impl World {
             Op::Accept { listener, multishot, address } => {
                 self.issue_accept(ring, token, listener, multishot, address);
             }
+            Op::PeerAddress { slot, address, .. } => {
+                self.with_socket(ring, token, slot, |world, socket| {
+                    let from = world.peer_address(socket);
+                    if let Some(from) = from {
+                        // SAFETY: the caller of `push` keeps the address in place until the
+                        // completion is collected.
+                        unsafe { address.write(Address::of(from)) };
+                    }
+                    world.post(ring, token, if from.is_some() { 0 } else { -libc::ENOTCONN });
+                });
+            }
             Op::Connect { slot, .. } => self.issue_connect(ring, token, slot),
             Op::Receive { slot, once } => self.with_socket(ring, token, slot, |world, socket| {
                 let now = world.random.chance(700);
