@@ -22,8 +22,8 @@ What cannot be had, does not echo right or is not measured validly is named in t
   --scenario NAME        only this one (repeatable): echo, pipeline, text, large, echo-512x1, rate-20k, idle-4000
   --server NAME=COMMAND  another server beside them (repeatable); {port} in the command is where its port goes
   --only NAME,...        only these: sparring, sparring-epoll, fastwebsockets, tungstenite, tungstenite-b, tungstenite-4k,
-                         tokio-websockets, sockudo, sockudo-b, wtx, ws, bun, websockets-py, or one of --server; the first is
-                         the measure
+                         tokio-websockets, tokio-plain, sockudo, sockudo-b, wtx, ws, bun, websockets-py, picows, gorilla,
+                         coder, or one of --server; the first is the measure
   --no-battery           without the counts of the battery
   --tag NAME             a name for the session
   --results DIR          where to store; default: bench-results

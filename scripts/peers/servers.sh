@@ -83,11 +83,13 @@ prepare_sparring() {
 
 crates_are_built=no
 
-# All echo servers at once, as fast as their authors know: for this processor, in one unit. Where that fails, what can be built.
+# All echo servers at once, as fast as their authors know: for this processor, in one unit, and the least servers for
+# experiments. Where that fails, what can be built.
 build_crates() {
     [ "$crates_are_built" = no ] || return 0
     crates_are_built=yes
-    local crates=(fastwebsockets-echo tokio-tungstenite-echo tokio-websockets-echo tokio-plain-echo sockudo-ws-echo wtx-echo)
+    local crates=(fastwebsockets-echo tokio-tungstenite-echo tokio-websockets-echo tokio-plain-echo sockudo-ws-echo wtx-echo
+        epoll-echo tokio-uring-echo)
     local crate
     progress "building other people's servers in Rust (the first time this takes some minutes)"
     build_crate "${crates[@]}" && return

@@ -223,8 +223,8 @@ fn peer_address(option: opcode::SetSockOpt) -> Entry {
     const COMMAND: usize = 8;
     const _: () = assert!(size_of::<Entry>() == 64, "an entry is a struct io_uring_sqe");
     let mut entry = option.build();
-    // SAFETY: an entry is the kernel's 64 bytes of plain integers (`#[repr(C)]`). These four are the
-    // command's number, for which every value is valid.
+    // SAFETY: an entry is the kernel's 64 bytes of plain integers (`#[repr(C)]`). These four are
+    // the command's number, for which every value is valid.
     unsafe {
         let command = (&raw mut entry).cast::<u8>().add(COMMAND).cast::<u32>();
         command.write_unaligned(SOCKET_GETSOCKOPT);
