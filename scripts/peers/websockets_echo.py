@@ -1,4 +1,4 @@
-"""Echo server on Python's websockets: the defaults, but a limit of 16 MiB and no compression."""
+"""Echo server on Python's websockets: a limit of 16 MiB; compression only with `deflate` behind it."""
 
 import asyncio
 import logging
@@ -20,7 +20,8 @@ async def main():
     host, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:0").split(":")
     # The battery's refused handshakes are not worth a traceback each.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
-    async with serve(echo, host, int(port), max_size=16 << 20, compression=None) as server:
+    deflate = "deflate" if "deflate" in sys.argv[2:] else None
+    async with serve(echo, host, int(port), max_size=16 << 20, compression=deflate) as server:
         bound = server.sockets[0].getsockname()[1]
         print(f"listening on ws://{host}:{bound}/", flush=True)
         await server.serve_forever()

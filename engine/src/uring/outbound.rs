@@ -64,7 +64,7 @@ impl<'c> Outbound<'c> {
 
     /// Returns the bytes of a connection that the kernel has not accepted.
     pub(super) fn unsent<C>(&self, s: &Slot<C>) -> usize {
-        self.outputs.unsent(s)
+        s.backlog_bytes() + self.outputs.bytes(s.output)
     }
 
     /// Appends the output of a call of the handler to what a connection sends at the end of this
@@ -76,7 +76,7 @@ impl<'c> Outbound<'c> {
         source: Source<'_>,
         memory: &mut Memory<B>,
     ) {
-        self.written += memory.append_output(self.outputs.written(s), source);
+        self.written += memory.append_output(self.outputs.written(&mut s.output), source);
         if !s.flags.any(Flags::DIRTY) {
             s.flags.set(Flags::DIRTY);
             self.dirty.push(slot);
@@ -128,7 +128,7 @@ impl<'c> Outbound<'c> {
             if !s.state.sends() {
                 self.drop_written(s, memory);
             } else if s.flags.any(Flags::SENDING) || s.backlog_bytes() > 0 {
-                let written = self.outputs.take_written(s);
+                let written = self.outputs.take_written(&mut s.output);
                 add_to_backlog(s, written, memory);
                 self.send_backlog(slot, s, queues, timers);
             } else {
@@ -144,7 +144,7 @@ impl<'c> Outbound<'c> {
         s: &mut Slot<C>,
         memory: &mut Memory<B>,
     ) {
-        memory.release_all(&mut self.outputs.take_written(s));
+        memory.release_all(&mut self.outputs.take_written(&mut s.output));
     }
 
     fn send<C, R: Ring, B: BufferRing>(
@@ -154,7 +154,7 @@ impl<'c> Outbound<'c> {
         memory: &mut Memory<B>,
         queues: &mut Queues<R>,
     ) {
-        let Some(chain) = self.outputs.begin_send(s) else { return };
+        let Some(chain) = self.outputs.begin_send(s.output) else { return };
         let arena_lasts = queues.sends_finish;
         let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
         let used = memory.gather(chain, arena_lasts, &mut pieces).unwrap_or_else(|| {
@@ -236,7 +236,7 @@ impl<'c> Outbound<'c> {
 
     fn end_send<C>(&mut self, s: &mut Slot<C>) -> Chain {
         s.flags.clear(Flags::SENDING);
-        self.outputs.take_sending(s)
+        self.outputs.take_sending(&mut s.output)
     }
 
     // ---- the backlog
