@@ -58,6 +58,12 @@ pub(crate) struct Peer<'a> {
 }
 
 impl Peer<'_> {
+    /// The same for a call that few messages need: the parts themselves stay in registers.
+    #[inline(always)]
+    fn reborrow(&mut self) -> Peer<'_> {
+        Peer { socket: self.socket, assembly: self.assembly, account: self.account }
+    }
+
     fn compression(&mut self) -> &mut Compression {
         let compression = self.account.as_mut().and_then(|account| account.compression.as_mut());
         compression.expect("the handshake agreed on it")
@@ -134,7 +140,7 @@ impl Echo {
     #[inline(always)]
     pub(crate) fn read(
         &mut self,
-        peer: &mut Peer<'_>,
+        mut peer: Peer<'_>,
         input: &mut [u8],
         mut at: usize,
         origin: Input,
@@ -148,14 +154,15 @@ impl Echo {
                     self.echo_in_place(peer.socket, chunk, input, &mut replies)
                 }
                 Ok(Some(Event::Data(chunk))) if chunk.compressed => {
-                    match self.echo_compressed(peer, chunk, input, at, &mut replies, out) {
+                    match self.echo_compressed(peer.reborrow(), chunk, input, at, &mut replies, out)
+                    {
                         Ok(true) => Ok(()),
                         Ok(false) => break Ok(Flow::Parked),
                         Err(error) => Err(error),
                     }
                 }
                 Ok(Some(Event::Data(chunk))) => {
-                    self.assemble(peer, chunk, input, &mut replies, out)
+                    self.assemble(peer.reborrow(), chunk, input, &mut replies, out)
                 }
                 Ok(Some(Event::Ping(ping))) => {
                     replies.flush(input, out);
@@ -214,7 +221,7 @@ impl Echo {
 
     fn assemble(
         &mut self,
-        peer: &mut Peer<'_>,
+        peer: Peer<'_>,
         chunk: Chunk,
         input: &[u8],
         replies: &mut Replies,

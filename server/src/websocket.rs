@@ -213,9 +213,9 @@ impl WebSocketEcho {
         out: &mut Output<'_>,
     ) -> Result<Flow, ProtocolError> {
         let Stage::Open(socket) = &mut c.stage else { return Ok(Flow::Open) };
-        let mut peer = Peer { socket, assembly: &mut c.assembly, account: &mut c.account };
+        let peer = Peer { socket, assembly: &mut c.assembly, account: &mut c.account };
         let arrivals = self.echo.arrivals();
-        let flow = self.echo.read(&mut peer, bytes, at, input, out);
+        let flow = self.echo.read(peer, bytes, at, input, out);
         if self.echo.arrivals() != arrivals {
             c.clear_stuck();
         }

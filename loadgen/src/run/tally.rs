@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn lag_and_service_time_add_up_where_an_echo_is_back_before_its_time_of_sending() {
+    fn lag_and_service_time_add_up_for_an_early_echo() {
         let mut tally = Tally::new(1, true);
         let times = Times { due: Nanos(1_000), sent: Nanos(2_500) };
         tally.received_planned(times, Nanos(2_000), Some(0), Some(0));

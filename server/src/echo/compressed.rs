@@ -67,14 +67,14 @@ impl Echo {
     #[cold]
     pub(super) fn echo_compressed(
         &mut self,
-        peer: &mut Peer<'_>,
+        mut peer: Peer<'_>,
         chunk: Chunk,
         input: &mut [u8],
         at: usize,
         replies: &mut Replies,
         out: &mut Output<'_>,
     ) -> Result<bool, ProtocolError> {
-        let is_done = self.inflate_chunk(peer, chunk, input, replies, out)?;
+        let is_done = self.inflate_chunk(&mut peer, chunk, input, replies, out)?;
         if !is_done {
             self.keep(peer.assembly, BytesMut::from(&input[at..]), out);
         }
