@@ -17,8 +17,9 @@ use std::time::Duration;
 use engine::{
     ConnId, EngineChoice, EngineKind, Handler, Nanos, Origin, Record, Segment, SendCompletions,
 };
+use protocol::handshake::deflate::ServerPolicy;
 use server::config::{Config, EchoSettings};
-use server::{Server, WebSocketEcho};
+use server::{DeflateEcho, DeflateSettings, Server, WebSocketEcho};
 
 use frames::readable;
 
@@ -111,6 +112,49 @@ fn rounds() -> Vec<Round> {
     ]
 }
 
+/// Compressed messages that come back as they are: whole ones, and one that spans reads.
+fn compressed_rounds() -> Vec<Round> {
+    // The example of RFC 7692 7.2.3.2.
+    let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let content = [b'x'; 20_000];
+    let mut stored = vec![0x00];
+    stored.extend((content.len() as u16).to_le_bytes());
+    stored.extend((!(content.len() as u16)).to_le_bytes());
+    stored.extend(content);
+    stored.push(0x00);
+    vec![
+        Round {
+            name: "compressed, whole",
+            sent: readable(0xc1, &hello).repeat(16),
+            answered: 16 * 9,
+            reads: ANY,
+        },
+        Round {
+            name: "compressed, 20 KB",
+            sent: readable(0xc2, &stored),
+            answered: 4 + stored.len(),
+            reads: ANY,
+        },
+    ]
+}
+
+/// Returns the settings of a server, and the request of a client: both compress where `compressed`
+/// says so.
+fn setting(compressed: bool) -> (EchoSettings, Vec<u8>) {
+    let mut request = REQUEST.to_vec();
+    let mut settings = EchoSettings::default();
+    if compressed {
+        request.truncate(request.len() - 2);
+        request.extend(b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+        settings.deflate = Some(DeflateSettings {
+            policy: ServerPolicy { takeover: false, max_window_bits: 15 },
+            echo: DeflateEcho::Passthrough,
+            memory_level: 8,
+        });
+    }
+    (settings, request)
+}
+
 /// Returns the fewest allocations of a few stretches: a buffer may still grow, for good, in one of
 /// them.
 fn allocations(mut stretch: impl FnMut()) -> u64 {
@@ -153,13 +197,14 @@ fn drive(
     answered
 }
 
-fn handler_alone(round: &Round, size: usize) {
-    let (mut handler, mut record) = (WebSocketEcho::new(EchoSettings::default()), Record::new());
+fn handler_alone(round: &Round, size: usize, compressed: bool) {
+    let (settings, mut request) = setting(compressed);
+    let (mut handler, mut record) = (WebSocketEcho::new(settings), Record::new());
     let origin = Origin::Accepted { listener: 0, peer: None };
     let id = ConnId { slot: 0, generation: 0 };
     let mut connection = handler.opened(id, origin, &mut record.begin(Nanos(1), 0, 0));
     record.take_commands();
-    drive(&mut handler, &mut connection, &mut record, &mut REQUEST.to_vec(), REQUEST.len());
+    drive(&mut handler, &mut connection, &mut record, &mut request, usize::MAX);
     let mut bytes = round.sent.clone();
     let count = allocations(|| {
         for _ in 0..100 {
@@ -171,9 +216,9 @@ fn handler_alone(round: &Round, size: usize) {
     assert_eq!(count, 0, "{} in reads of {size} bytes: allocations in 100 rounds", round.name);
 }
 
-fn through_an_engine(config: &Config, rounds: &[Round]) {
+fn through_an_engine(config: &Config, rounds: &[Round], request: &[u8]) {
     let server = Server::start(config).expect("start");
-    let mut stream = open(server.addresses()[0]);
+    let mut stream = open(server.addresses()[0], request);
     let mut answer = vec![0; 1 << 20];
     for round in rounds {
         let count = allocations(|| {
@@ -189,11 +234,11 @@ fn through_an_engine(config: &Config, rounds: &[Round]) {
     server.wait().expect("end");
 }
 
-fn open(address: SocketAddr) -> TcpStream {
+fn open(address: SocketAddr, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_nodelay(true).expect("nodelay");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
-    stream.write_all(REQUEST).expect("request");
+    stream.write_all(request).expect("request");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -207,10 +252,12 @@ fn open(address: SocketAddr) -> TcpStream {
 /// There is one test, since the counter belongs to the process.
 #[test]
 fn steady_state_allocates_nothing() {
-    let rounds = rounds();
-    for round in &rounds {
-        for &size in round.reads {
-            handler_alone(round, size);
+    let (rounds, compressed) = (rounds(), compressed_rounds());
+    for (rounds, is_compressed) in [(&rounds, false), (&compressed, true)] {
+        for round in rounds {
+            for &size in round.reads {
+                handler_alone(round, size, is_compressed);
+            }
         }
     }
     for kind in [EngineKind::Uring, EngineKind::Epoll] {
@@ -219,10 +266,13 @@ fn steady_state_allocates_nothing() {
             continue;
         }
         let mut config = Config { engine: EngineChoice::Named(kind), ..Config::default() };
-        through_an_engine(&config, &rounds);
+        through_an_engine(&config, &rounds, REQUEST);
         if kind == EngineKind::Uring {
             config.uring.send_completions = SendCompletions::All;
-            through_an_engine(&config, &rounds);
+            through_an_engine(&config, &rounds, REQUEST);
         }
+        let (settings, request) = setting(true);
+        config.settings = settings;
+        through_an_engine(&config, &compressed, &request);
     }
 }
