@@ -613,15 +613,19 @@ fn a_drain_echoes_a_parked_message_before_it_closes() {
     assert_eq!(rest, server_close(1001, ""));
 }
 
+/// Context takeover, and no deadline but that for giving memory back.
+fn without_timeouts(echo: DeflateEcho) -> EchoSettings {
+    EchoSettings {
+        heartbeat: Heartbeat::default(),
+        message_timeout: Duration::ZERO,
+        ..settings(true, 15, echo)
+    }
+}
+
 #[test]
 fn silence_gives_memory_back_and_the_context_stays() {
     for echo in [DeflateEcho::Passthrough, DeflateEcho::Recompress] {
-        let settings = EchoSettings {
-            heartbeat: Heartbeat::default(),
-            message_timeout: Duration::ZERO,
-            ..settings(true, 15, echo)
-        };
-        let mut driven = Driven::new(settings);
+        let mut driven = Driven::new(without_timeouts(echo));
         let (at, _) = driven.open(Some("permessage-deflate"));
         let mut client = Client::new(true, true, 15, 15);
         for n in 0..3 {
@@ -643,12 +647,7 @@ fn silence_gives_memory_back_and_the_context_stays() {
 #[test]
 fn silence_within_a_message_leaves_its_context_as_it_is() {
     for echo in [DeflateEcho::Passthrough, DeflateEcho::Recompress] {
-        let settings = EchoSettings {
-            heartbeat: Heartbeat::default(),
-            message_timeout: Duration::ZERO,
-            ..settings(true, 15, echo)
-        };
-        let mut driven = Driven::new(settings);
+        let mut driven = Driven::new(without_timeouts(echo));
         let (at, _) = driven.open(Some("permessage-deflate"));
         let mut client = Client::new(true, true, 15, 15);
         for n in 0..3 {

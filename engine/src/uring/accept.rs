@@ -52,8 +52,6 @@ struct Naming {
     listener: u16,
     /// Where the kernel writes the address; boxed so that it stays in place.
     address: Box<Address>,
-    /// True if the kernel has answered.
-    answered: bool,
 }
 
 /// An accepted connection.
@@ -72,6 +70,8 @@ pub(super) struct Acceptors<'c> {
     names_peers: bool,
     /// Accepted connections whose peers are being asked for, in the order of the questions.
     naming: VecDeque<Naming>,
+    /// Number of those, from the front, that the kernel has answered.
+    answered: usize,
     /// Addresses for further questions.
     #[expect(clippy::vec_box, reason = "a question takes the box: its address stays in place")]
     spare: Vec<Box<Address>>,
@@ -114,6 +114,7 @@ impl<'c> Acceptors<'c> {
             config,
             names_peers,
             naming: VecDeque::new(),
+            answered: 0,
             spare: Vec::new(),
             all: listeners.clone().flat_map(of_listener).collect(),
             address_lens: config.listeners.iter().map(address_len).collect(),
@@ -240,15 +241,18 @@ impl<'c> Acceptors<'c> {
         };
         s.flags.set(Flags::NAMING);
         // The box of the address is kept until the answer.
-        self.naming.push_back(Naming { slot, listener, address, answered: false });
+        self.naming.push_back(Naming { slot, listener, address });
         queues.push(s.token(OpKind::PeerAddress, slot), op);
     }
 
     /// Records that the kernel has answered the question for a connection's peer. One that it could
     /// not answer leaves the address unset.
     pub(super) fn peer_answered(&mut self, slot: u32) {
-        if let Some(naming) = self.naming.iter_mut().find(|naming| naming.slot == slot) {
-            naming.answered = true;
+        // Answers come in the order of the questions, so the first one is meant.
+        let mut open = self.naming.range(self.answered..);
+        if let Some(place) = open.position(|naming| naming.slot == slot) {
+            self.naming.swap(self.answered, self.answered + place);
+            self.answered += 1;
         }
     }
 
@@ -256,8 +260,9 @@ impl<'c> Acceptors<'c> {
     /// address, and the question stays until there is one.
     pub(super) fn named(&mut self, slot: u32) -> Option<Origin> {
         let at = self.naming.iter().position(|naming| naming.slot == slot)?;
-        let Naming { listener, answered, .. } = self.naming[at];
+        let (listener, answered) = (self.naming[at].listener, at < self.answered);
         debug_assert!(answered, "a question is answered by the enter that submits it");
+        self.answered -= usize::from(answered);
         let answer = if answered { self.naming.remove(at) } else { None };
         let peer = answer.and_then(|Naming { mut address, .. }| {
             let peer = address.take();

@@ -235,7 +235,8 @@ pub(crate) fn accepted_peers_have_their_addresses(case: &Case) {
                 Event::Opened(_, Origin::Accepted { peer, .. }) => Some(peer.expect("its address")),
                 _ => None,
             });
-            assert!(missing.remove(&peer) || reset.remove(&peer), "{peer} is no client");
+            let is_client = missing.remove(&peer) || reset.remove(&peer);
+            assert!(is_client, "{peer} is not the address of a client");
         }
         running.finish();
     }
