@@ -11,7 +11,7 @@ use loadgen::result::{Integrity, InvalidKind, Latencies, Run};
 use loadgen::target::trust::Trust;
 
 use super::echo::{Echo, Fault};
-use super::{assert_balanced, engines, plan, run};
+use super::{assert_balanced, counted, engines, plan, run};
 
 /// Returns whether a run is invalid for this reason.
 fn has(run: &Run, kind: InvalidKind) -> bool {
@@ -181,6 +181,29 @@ fn greetings_of_replaced_connections_are_not_echoes() {
                 unsolicited > 4 && unsolicited <= connections,
                 "{unsolicited} of {connections}"
             );
+        }
+    }
+}
+
+/// Covers the end of the whole load, and of a connection that is replaced.
+#[test]
+fn an_echo_before_the_close_tells_a_greeting_from_it() {
+    for engine in engines() {
+        for per_connection in [None, Some(1)] {
+            let server = Echo::ws(Fault::LateGreeting("Request served by 1781505b56ee58"));
+            let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+                plan.load.payload = Payload::TextAscii;
+                plan.load.connections = 1;
+                plan.load.messages_per_connection = per_connection;
+                if per_connection.is_none() {
+                    counted(plan, 1);
+                }
+            }));
+            assert_balanced(&run);
+            let connections = server.seen.connections.load(Ordering::Relaxed);
+            let Integrity { unsolicited, .. } = run.integrity;
+            assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() });
+            assert!((1..=connections).contains(&unsolicited), "{unsolicited} of {connections}");
         }
     }
 }

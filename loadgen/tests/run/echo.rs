@@ -78,6 +78,8 @@ pub enum Fault {
     Exit,
     /// Sends this text message before anything else.
     Greeting(&'static str),
+    /// Sends this text message in place of the first echo, and that echo before its Close.
+    LateGreeting(&'static str),
     /// Answers every second message, with one message that joins both.
     Merge,
     /// Sends Close 1001 after this many echoes.
@@ -288,6 +290,9 @@ fn serve_ws(
             Opcode::Pong => drop(seen.pongs.fetch_add(1, Ordering::Relaxed)),
             Opcode::Close => {
                 seen.closes.fetch_add(1, Ordering::Relaxed);
+                if let Some(echo) = session.held.take() {
+                    session.send(Opcode::Text, &echo)?;
+                }
                 return session.send(Opcode::Close, &payload);
             }
             _ => {
@@ -323,6 +328,10 @@ impl Session<'_> {
             }
             Fault::Capacity(per_s) => thread::sleep(self.seen.turn(per_s)),
             Fault::Once if index > 0 => return Ok(()),
+            Fault::LateGreeting(text) if index == 0 => {
+                self.held = Some(payload.clone());
+                return self.send(Opcode::Text, text.as_bytes());
+            }
             Fault::Merge => return self.merge(opcode, payload),
             Fault::Down(_) if self.number == 0 && index == 20 => {
                 return self.send(Opcode::Close, b"\x03\xe9down");
