@@ -34,7 +34,7 @@ pub fn remote() -> io::Result<(Remote, Inbox)> {
 
 impl Remote {
     /// Wakes the worker. `bits` are combined (OR) with the bits of earlier calls that have not
-    /// reached [`Handler::woken`](crate::Handler::woken) yet.
+    /// reached [`Handler::woken`](crate::Handler::woken) yet. The highest bit is for TLS.
     pub fn wake(&self, bits: u64) {
         // Release pairs with the Acquire of `take`: the worker sees what was written before the
         // wake.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::socket::{self, Congestion};
-use engine::tls::{Tls, TlsSettings};
+use engine::tls::{HandshakeThread, Tls, TlsSettings};
 use engine::{EngineKind, Linger, Listener, Remote};
 use protocol::handshake::server::Refusal;
 use tracing::{info, warn};
@@ -115,7 +115,8 @@ impl Server {
                 refused: RefusedConnections::new(room.refused),
                 slot,
             };
-            server.spawn(config, tls.as_ref().map(|(settings, _)| settings.clone()), plan)?;
+            let tls = tls.as_ref().map(|(settings, _)| settings.clone());
+            server.spawn(config, tls, remote.clone(), plan)?;
             server.remotes.push(remote);
         }
         drop(sender);
@@ -132,16 +133,23 @@ impl Server {
         &mut self,
         config: &Config,
         tls: Option<TlsSettings>,
+        remote: Remote,
         plan: Plan,
     ) -> Result<(), ServeError> {
         let settings = config.settings.clone();
         let web_socket = move |lifecycle| WebSocketEcho::with_lifecycle(settings, lifecycle);
         self.workers.push(match (config.protocol, tls) {
-            (Protocol::WebSocket, None) => worker::spawn(plan, web_socket)?,
-            (Protocol::WebSocket, Some(tls)) => {
-                worker::spawn(plan, |lifecycle| Tls::new(web_socket(lifecycle), tls))?
+            (Protocol::WebSocket, None) => {
+                worker::spawn(plan, |lifecycle| Ok(web_socket(lifecycle)))?
             }
-            (Protocol::Tcp, _) => worker::spawn(plan, RawEcho::with_lifecycle)?,
+            (Protocol::WebSocket, Some(tls)) => worker::spawn(plan, |lifecycle| {
+                let thread = HandshakeThread::start(remote)
+                    .map_err(ServeError::system("starting a thread for TLS handshakes"))?;
+                Ok(Tls::new(web_socket(lifecycle), tls).with_handshakes(thread))
+            })?,
+            (Protocol::Tcp, _) => {
+                worker::spawn(plan, |lifecycle| Ok(RawEcho::with_lifecycle(lifecycle)))?
+            }
         });
         Ok(())
     }

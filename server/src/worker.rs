@@ -249,7 +249,7 @@ pub(crate) struct Plan {
 /// Starts a worker's thread, which builds the handler.
 pub(crate) fn spawn<S: Service>(
     plan: Plan,
-    build: impl FnOnce(WorkerLifecycle) -> S + Send + 'static,
+    build: impl FnOnce(WorkerLifecycle) -> Result<S, ServeError> + Send + 'static,
 ) -> Result<JoinHandle<()>, ServeError> {
     thread::Builder::new()
         .name(format!("worker-{}", plan.index))
@@ -262,13 +262,13 @@ pub(crate) fn spawn<S: Service>(
 
 fn work<S: Service>(
     plan: Plan,
-    build: impl FnOnce(WorkerLifecycle) -> S,
+    build: impl FnOnce(WorkerLifecycle) -> Result<S, ServeError>,
 ) -> Result<(Counters, EchoCounters), ServeError> {
     let Plan { cpu, engine, config, inbox, events, drain_timeout, limiter, refused, slot, .. } =
         plan;
     affinity::pin(cpu).map_err(|source| ServeError::Pin { cpu, source })?;
     let mut handler =
-        build(WorkerLifecycle::new(Some(events), drain_timeout, limiter, refused, slot));
+        build(WorkerLifecycle::new(Some(events), drain_timeout, limiter, refused, slot))?;
     let counters = engine::run(engine, &config, inbox, &mut handler)?;
     Ok((counters, handler.echo_counters()))
 }

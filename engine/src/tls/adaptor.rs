@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use super::config::TlsSettings;
 use super::error::TlsError;
+use super::handshakes::{HandshakeThread, STEPS_DONE, Step};
 use super::layer::Layer;
-use super::session::{Session, Stage, Waiting};
+use super::session::{ReadResult, Session, Stage, Waiting};
 use crate::accounting::{Counters, Load};
 use crate::connection::{Cause, CloseMode, ConnId, Connect, Origin};
 use crate::handler::{Handler, Worker, WorkerCore};
@@ -17,6 +18,7 @@ use crate::time::Nanos;
 pub struct Tls<H: Handler> {
     inner: H,
     layer: Layer,
+    handshakes: Option<HandshakeThread>,
 }
 
 /// State of a connection: the handler's, and that of TLS where the connection is not plain.
@@ -42,7 +44,13 @@ impl<H: Handler> Tls<H> {
     /// Adds TLS to `inner`, as the settings say for each connection.
     pub fn new(inner: H, settings: TlsSettings) -> Self {
         let layer = Layer::new(settings);
-        Self { inner, layer }
+        Self { inner, layer, handshakes: None }
+    }
+
+    /// Lets this thread carry out the handshakes of accepted connections, in place of the worker.
+    #[must_use]
+    pub fn with_handshakes(self, thread: HandshakeThread) -> Self {
+        Self { handshakes: Some(thread), ..self }
     }
 
     /// Returns the inner handler.
@@ -53,6 +61,69 @@ impl<H: Handler> Tls<H> {
     /// Returns the inner handler, after the worker has ended.
     pub fn into_inner(self) -> H {
         self.inner
+    }
+
+    /// Gives received bytes of a handshake to the thread for handshakes.
+    fn give_step(&mut self, id: ConnId, session: &mut Session, bytes: &[u8], out: &mut Output<'_>) {
+        match session.take_step(bytes) {
+            Ok(Some((end, bytes))) => {
+                if let Some(thread) = &self.handshakes {
+                    thread.give(Step::new(id, end, bytes));
+                    out.pause();
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.layer.fail(session, error, out),
+        }
+    }
+
+    /// Goes on with the connections whose steps the thread has carried out.
+    fn finish_steps(&mut self, w: &mut Worker<'_, Self>) {
+        let done = self.handshakes.as_ref().map(HandshakeThread::take_done).unwrap_or_default();
+        for step in done {
+            w.with(step.id, |c, out| self.finish_step(c, step, out));
+        }
+    }
+
+    fn finish_step(&mut self, c: &mut TlsConn<H::Conn>, step: Step, out: &mut Output<'_>) {
+        let Some(session) = &mut c.session else { return };
+        // It may have been closed meanwhile.
+        if !matches!(session.stage, Stage::Handshake(_)) {
+            return;
+        }
+        let Step { id, end, bytes, mut plain, records, result } = step;
+        session.take_back(end, bytes);
+        out.resume();
+        out.append(records.bytes());
+        match result {
+            Ok(result) => self.go_on(id, c, &mut plain, result, out),
+            Err(error) => self.layer.fail(session, error, out),
+        }
+    }
+
+    /// Goes on after a read: the handshake may be over, and plaintext or close_notify have come.
+    fn go_on(
+        &mut self,
+        id: ConnId,
+        c: &mut TlsConn<H::Conn>,
+        plain: &mut [u8],
+        result: ReadResult,
+        out: &mut Output<'_>,
+    ) {
+        let Some(session) = &mut c.session else { return };
+        if matches!(session.stage, Stage::Handshake(_)) && !session.is_handshaking() {
+            self.secured(id, c, out);
+        }
+        let Some(session) = &mut c.session else { return };
+        if matches!(session.stage, Stage::Secured) && !plain.is_empty() {
+            let f = |c: &mut _, bytes: &mut [u8], out: &mut Output<'_>| {
+                self.inner.received(id, c, bytes, out);
+            };
+            self.layer.call_handler(session, &mut c.inner, plain, out, f);
+        }
+        if result.ended {
+            self.eof(id, c, out);
+        }
     }
 
     /// Calls `f` with the inner handler and its view of the worker.
@@ -124,30 +195,24 @@ impl<H: Handler> Handler for Tls<H> {
         if !matches!(session.stage, Stage::Handshake(_) | Stage::Secured) {
             return;
         }
+        if matches!(session.stage, Stage::Handshake(_))
+            && self.handshakes.is_some()
+            && session.is_server()
+        {
+            return self.give_step(id, session, bytes, out);
+        }
         let mut plain = std::mem::take(&mut self.layer.plain);
-        let progress = match session.read(bytes, &mut plain, out) {
-            Ok(progress) => progress,
+        let result = match session.read(bytes, &mut plain, out) {
+            Ok(result) => result,
             Err(error) => {
                 plain.clear();
                 self.layer.plain = plain;
                 return self.layer.fail(session, error, out);
             }
         };
-        if matches!(session.stage, Stage::Handshake(_)) && !session.is_handshaking() {
-            self.secured(id, c, out);
-        }
-        let Some(session) = &mut c.session else { return };
-        if matches!(session.stage, Stage::Secured) && !plain.is_empty() {
-            let f = |c: &mut _, bytes: &mut [u8], out: &mut Output<'_>| {
-                self.inner.received(id, c, bytes, out);
-            };
-            self.layer.call_handler(session, &mut c.inner, &mut plain, out, f);
-        }
+        self.go_on(id, c, &mut plain, result, out);
         plain.clear();
         self.layer.plain = plain;
-        if progress.ended {
-            self.eof(id, c, out);
-        }
     }
 
     fn eof(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>) {
@@ -206,7 +271,12 @@ impl<H: Handler> Handler for Tls<H> {
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        self.with_worker(w, |inner, w| inner.woken(w, bits));
+        if bits & STEPS_DONE != 0 {
+            self.finish_steps(w);
+        }
+        if bits & !STEPS_DONE != 0 {
+            self.with_worker(w, |inner, w| inner.woken(w, bits & !STEPS_DONE));
+        }
     }
 
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {

@@ -10,6 +10,9 @@
 //! [`eof`]. A connection that fails sends an alert and ends with [`Cause::Layer`]; see
 //! [`TlsError::of`].
 //!
+//! With a [`HandshakeThread`] the handshakes of accepted connections happen on a thread of their
+//! own, and the others need not wait for their cryptography. Meanwhile reading is paused.
+//!
 //! Connections of plain listeners pass through with one branch for each call.
 //!
 //! [`received`]: crate::Handler::received
@@ -22,9 +25,11 @@
 mod adaptor;
 mod config;
 mod error;
+mod handshakes;
 mod layer;
 mod session;
 
 pub use adaptor::{Tls, TlsConn};
 pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
 pub use error::{TlsError, webpki_error};
+pub use handshakes::HandshakeThread;

@@ -22,13 +22,34 @@ const MUCH: usize = 1 << 20;
 const PIECE: usize = 16 * RECORD;
 /// Most bytes of a record besides its plaintext: header, explicit nonce, type, tag.
 const OVERHEAD: usize = 48;
+/// Most bytes of a record's ciphertext (RFC 5246 6.2.3).
+const LARGEST_RECORD: usize = RECORD + 2048;
 /// Content types are consecutive from change_cipher_spec to heartbeat (RFC 8446 B.1, RFC 6520).
 const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=24;
 /// Content type of a client's first record: handshake.
 const HANDSHAKE: u8 = 22;
 
+/// Destination of records that rustls writes by itself.
+pub(super) trait Sink {
+    /// Returns room for at least this many bytes.
+    fn reserve(&mut self, room: usize) -> &mut [u8];
+
+    /// Keeps the first bytes of the last room.
+    fn commit(&mut self, len: usize);
+}
+
+impl Sink for Output<'_> {
+    fn reserve(&mut self, room: usize) -> &mut [u8] {
+        Output::reserve(self, room)
+    }
+
+    fn commit(&mut self, len: usize) {
+        Output::commit(self, len);
+    }
+}
+
 /// A rustls connection of either role.
-trait End {
+pub(super) trait End {
     type Data;
 
     fn state(&self) -> &CommonState;
@@ -63,6 +84,8 @@ impl End for UnbufferedClientConnection {
 pub(super) enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
+    /// A server's, while the handshake thread has it.
+    Away,
 }
 
 /// Stage of a connection.
@@ -83,6 +106,9 @@ pub(super) struct Waiting {
     pub(super) close: bool,
     pub(super) pause: bool,
 }
+
+/// A server's end, and the bytes that it is to read.
+pub(super) type ServerStep = (UnbufferedServerConnection, Vec<u8>);
 
 /// Result of a read besides its plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +134,7 @@ impl Session {
     }
 
     pub(super) fn is_server(&self) -> bool {
-        matches!(self.side, Side::Server(_))
+        matches!(self.side, Side::Server(_) | Side::Away)
     }
 
     /// Returns whether the peer has sent anything.
@@ -120,6 +146,7 @@ impl Session {
         match &self.side {
             Side::Server(end) => end.is_handshaking(),
             Side::Client(end) => end.is_handshaking(),
+            Side::Away => true,
         }
     }
 
@@ -174,6 +201,32 @@ impl Session {
         Ok(progress)
     }
 
+    /// Takes received bytes of a handshake that is carried out elsewhere. Returns the server's end
+    /// and all bytes of it, where a record is complete, or can never be. The connection must not be
+    /// read until both are back.
+    pub(super) fn take_step(&mut self, bytes: &[u8]) -> Result<Option<ServerStep>, TlsError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.looks_like_tls(bytes[0])?;
+        }
+        self.stash.extend_from_slice(bytes);
+        if missing(&self.stash).is_some_and(|missing| missing <= LARGEST_RECORD) {
+            return Ok(None);
+        }
+        Ok(match std::mem::replace(&mut self.side, Side::Away) {
+            Side::Server(end) => Some((end, std::mem::take(&mut self.stash))),
+            side => {
+                self.side = side;
+                None
+            }
+        })
+    }
+
+    /// Takes back what [`take_step`](Self::take_step) gave away: the server's end, and bytes that
+    /// were not used.
+    pub(super) fn take_back(&mut self, end: UnbufferedServerConnection, bytes: Vec<u8>) {
+        (self.side, self.stash) = (Side::Server(end), bytes);
+    }
+
     fn looks_like_tls(&self, first: u8) -> Result<(), TlsError> {
         let right =
             if self.is_server() { first == HANDSHAKE } else { CONTENT_TYPES.contains(&first) };
@@ -211,6 +264,7 @@ impl Session {
         match &mut self.side {
             Side::Server(end) => pump(end, bytes, plain, out),
             Side::Client(end) => pump(end, bytes, plain, out),
+            Side::Away => Ok((0, ReadResult::default())),
         }
     }
 
@@ -246,6 +300,7 @@ impl Session {
         match &mut self.side {
             Side::Server(end) => write(end, &mut self.stash, f, out),
             Side::Client(end) => write(end, &mut self.stash, f, out),
+            Side::Away => Ok(()),
         }
     }
 }
@@ -261,11 +316,11 @@ fn missing(stash: &[u8]) -> Option<usize> {
 }
 
 /// Processes bytes until more are needed. Returns how many were used, and the result.
-fn pump<E: End>(
+pub(super) fn pump<E: End>(
     end: &mut E,
     bytes: &mut [u8],
     plain: &mut Vec<u8>,
-    out: &mut Output<'_>,
+    out: &mut impl Sink,
 ) -> Result<(usize, ReadResult), TlsError> {
     let (mut used, mut progress) = (0, ReadResult::default());
     loop {
@@ -306,7 +361,7 @@ fn pump<E: End>(
 /// Sends the alert for an error (RFC 8446 6.2), or close_notify. The error was found in `bytes`.
 /// rustls keeps offsets into them, but does not read them while it has output.
 #[cold]
-fn send_alert<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
+fn send_alert<E: End>(end: &mut E, bytes: &mut [u8], out: &mut impl Sink) {
     while end.state().wants_write()
         && let Ok(ConnectionState::EncodeTlsData(data)) = end.process(bytes).state
     {
@@ -315,7 +370,7 @@ fn send_alert<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
 }
 
 /// Writes a record of the protocol itself to the output.
-fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Output<'_>) {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut impl Sink) {
     let mut room = RECORD / 4;
     loop {
         match data.encode(out.reserve(room)) {

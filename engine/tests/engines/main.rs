@@ -175,6 +175,8 @@ engines! {
         refused_before_the_handshake,
         a_gentle_close_is_announced,
         reset_in_the_handshake,
+        messages_do_not_wait_for_handshakes,
+        a_connection_may_end_while_its_handshake_is_away,
         a_drain_sends_a_last_message_in_tls,
         serves_independent_tls_clients,
         renegotiation_is_refused,

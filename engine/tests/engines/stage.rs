@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use engine::tls::{Tls, TlsSettings};
+use engine::tls::{HandshakeThread, Tls, TlsSettings};
 use engine::{
     Cause, Config, ConnId, Counters, EngineError, EngineKind, Handler, Inbox, Listener, Nanos,
     Origin, Output, Remote, SendCompletions, Worker,
@@ -19,7 +19,7 @@ use engine::{
 /// Limit against hangs only: it decides no result.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// Bit of `wake` that announces commands.
-const COMMANDS: u64 = 1 << 63;
+const COMMANDS: u64 = 1 << 62;
 
 /// An engine and its setup.
 #[derive(Clone, Copy)]
@@ -381,7 +381,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(case: &Case, config: Config, script: Script) -> Self {
         let kind = case.kind;
-        Self::run(config, script, move |config, inbox, mut stage| {
+        Self::run(config, script, move |config, inbox, _, mut stage| {
             let counters = engine::run(kind, config, inbox, &mut stage)?;
             Ok((counters, stage.known.len()))
         })
@@ -395,8 +395,9 @@ impl Running {
         script: Script,
     ) -> Self {
         let kind = case.kind;
-        Self::run(config, script, move |config, inbox, stage| {
-            let mut tls = Tls::new(stage, settings);
+        Self::run(config, script, move |config, inbox, remote, stage| {
+            let mut tls = Tls::new(stage, settings)
+                .with_handshakes(HandshakeThread::start(remote).expect("a thread"));
             let counters = engine::run(kind, config, inbox, &mut tls)?;
             Ok((counters, tls.inner().known.len()))
         })
@@ -405,7 +406,7 @@ impl Running {
     fn run(
         config: Config,
         script: Script,
-        body: impl FnOnce(&Config, Inbox, Stage) -> Result<(Counters, usize), EngineError>
+        body: impl FnOnce(&Config, Inbox, Remote, Stage) -> Result<(Counters, usize), EngineError>
         + Send
         + 'static,
     ) -> Self {
@@ -416,6 +417,7 @@ impl Running {
             .listeners
             .first()
             .map_or(loopback(0), |l| l.socket.local_addr().expect("address"));
+        let of_worker = remote.clone();
         let thread = thread::spawn(move || {
             let stage = Stage {
                 script,
@@ -428,7 +430,7 @@ impl Running {
                 is_inside: false,
                 now: None,
             };
-            body(&config, inbox, stage)
+            body(&config, inbox, of_worker, stage)
         });
         Self { addr, remote, events, commands, thread: Some(thread) }
     }

@@ -3,12 +3,15 @@
 //! `tests/tls` tests the adaptor without an engine, cut at every place.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use engine::rustls::server::{ClientHello, ResolvesServerCert};
+use engine::rustls::sign::CertifiedKey;
 use engine::rustls::{
     self, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
@@ -358,6 +361,78 @@ pub(crate) fn reset_in_the_handshake(case: &Case) {
         drop(client);
         running.wait_closed(id);
     }
+    running.finish();
+}
+
+/// A certificate whose handshakes wait for the test.
+#[derive(Debug)]
+struct SlowCertificate {
+    certificate: Arc<dyn ResolvesServerCert>,
+    asked: Mutex<Sender<()>>,
+    go: Mutex<Receiver<()>>,
+}
+
+impl ResolvesServerCert for SlowCertificate {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.asked.lock().expect("the test").send(()).expect("the test listens");
+        self.go.lock().expect("the test").recv_timeout(LIMIT).expect("the test lets it go on");
+        self.certificate.resolve(hello)
+    }
+}
+
+/// Starts an echo server with such a certificate. Returns what says that a handshake waits, and
+/// what lets one go on.
+fn slow_server(case: &Case) -> (Running, Receiver<()>, Sender<()>) {
+    let ((asked, waits), (lets, go)) = (channel(), channel());
+    let mut settings = server();
+    let Some(Some(config)) = settings.listeners.first_mut() else { panic!("no listener") };
+    let certificate = config.cert_resolver.clone();
+    let (asked, go) = (Mutex::new(asked), Mutex::new(go));
+    Arc::make_mut(config).cert_resolver = Arc::new(SlowCertificate { certificate, asked, go });
+    (Running::start_tls(case, case.config(), settings, Script::echo()), waits, lets)
+}
+
+/// Sends a client's first message.
+fn say_hello(client: &mut Client) {
+    client.conn.write_tls(&mut client.sock).expect("a hello");
+}
+
+pub(crate) fn messages_do_not_wait_for_handshakes(case: &Case) {
+    let (running, waits, lets) = slow_server(case);
+    lets.send(()).expect("the server");
+    let mut first = client(&running, &rustls::version::TLS13);
+    echo_of(&mut first, b"alone");
+    waits.recv_timeout(LIMIT).expect("the first handshake");
+    let mut second = client(&running, &rustls::version::TLS13);
+    say_hello(&mut second);
+    waits.recv_timeout(LIMIT).expect("the second handshake");
+    for size in [1, 1000, 100_000] {
+        echo_of(&mut first, &pattern(size, 1));
+    }
+    lets.send(()).expect("the server");
+    echo_of(&mut second, b"at last");
+    running.finish();
+}
+
+pub(crate) fn a_connection_may_end_while_its_handshake_is_away(case: &Case) {
+    let (running, waits, lets) = slow_server(case);
+    for half_closes in [false, true] {
+        let mut leaving = client(&running, &rustls::version::TLS13);
+        say_hello(&mut leaving);
+        let id = running.wait_opened();
+        waits.recv_timeout(LIMIT).expect("the handshake");
+        if half_closes {
+            leaving.sock.shutdown(Shutdown::Write).expect("a socket");
+            lets.send(()).expect("the server");
+            assert!(matches!(running.wait_closed(id), Cause::Layer(_)));
+        } else {
+            running.with(id, |out| out.close(CloseMode::Abort));
+            assert!(matches!(running.wait_closed(id), Cause::Closed));
+            lets.send(()).expect("the server");
+        }
+    }
+    lets.send(()).expect("the server");
+    echo_of(&mut client(&running, &rustls::version::TLS13), b"still there");
     running.finish();
 }
 
