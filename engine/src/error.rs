@@ -5,6 +5,12 @@ use std::io;
 /// Error that prevents or ends the run of an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// The program was built without the engine.
+    #[error("this program was built without the engine {engine} (cargo feature {engine})")]
+    NotBuilt {
+        /// The engine's name, which is the feature's too.
+        engine: &'static str,
+    },
     /// The kernel is older than the engine needs.
     #[error(
         "engine {engine} needs Linux {needed} or later, this is {found}: use --engine epoll, or a newer kernel"

@@ -53,7 +53,10 @@ impl EngineKind {
     pub fn probe(self) -> Result<(), EngineError> {
         match self {
             Self::Uring => crate::uring::probe(),
+            #[cfg(feature = "tokio-uring")]
             Self::TokioUring => crate::tokio_uring::probe(),
+            #[cfg(not(feature = "tokio-uring"))]
+            Self::TokioUring => Err(EngineError::NotBuilt { engine: self.name() }),
             Self::Epoll => Ok(()),
         }
     }
@@ -115,6 +118,13 @@ mod tests {
         assert!(
             "io_uring".parse::<EngineChoice>().unwrap_err().to_string().contains("tokio-uring")
         );
+    }
+
+    #[cfg(not(feature = "tokio-uring"))]
+    #[test]
+    fn an_engine_that_was_not_built_is_named() {
+        let error = EngineChoice::Named(EngineKind::TokioUring).resolve().expect_err("not built");
+        assert!(error.to_string().contains("built without the engine tokio-uring"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //!   descriptors (Linux 6.1 or later);
 //! * [`EngineKind::Epoll`]: readiness, for hosts where io_uring is switched off, and as a reference
 //!   for the others;
-//! * [`EngineKind::TokioUring`]: the tokio-uring runtime, to show what that runtime costs.
+//! * [`EngineKind::TokioUring`]: the tokio-uring runtime, to show what that runtime costs. The
+//!   cargo feature of that name builds it.
 //!
 //! The seam is completion-shaped: readiness can emulate completions easily, but not the reverse. A
 //! process uses one engine, compiled for its handler. This crate has no WebSocket.
@@ -47,6 +48,7 @@ mod table;
 mod time;
 pub mod tls;
 mod token;
+#[cfg(feature = "tokio-uring")]
 mod tokio_uring;
 mod uring;
 mod wheel;
@@ -82,7 +84,10 @@ pub fn run<H: Handler>(
 ) -> Result<Counters, EngineError> {
     match kind {
         EngineKind::Uring => uring::run(config, inbox, handler),
+        #[cfg(feature = "tokio-uring")]
         EngineKind::TokioUring => tokio_uring::run(config, inbox, handler),
+        #[cfg(not(feature = "tokio-uring"))]
+        EngineKind::TokioUring => Err(EngineError::NotBuilt { engine: kind.name() }),
         EngineKind::Epoll => epoll::run(config, inbox, handler),
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
+use clap_complete::Shell;
+use clap_mangen::Man;
 use engine::socket::{Congestion, url_authority};
 use engine::{EngineChoice, EngineKind, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
@@ -254,6 +256,14 @@ struct Arguments {
     /// Format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = OUTPUT)]
     log_format: LogFormat,
+
+    /// Print a script with which this shell completes the flags.
+    #[arg(long, value_name = "SHELL", help_heading = OUTPUT)]
+    completions: Option<Shell>,
+
+    /// Print the manual page.
+    #[arg(long, help_heading = OUTPUT)]
+    man: bool,
 
     /// Print the version.
     #[arg(short = 'V', long, help_heading = OUTPUT)]
@@ -600,6 +610,10 @@ pub fn main() -> ExitCode {
         say(&if arguments.verbose { version::facts() } else { version::line() });
         return ExitCode::SUCCESS;
     }
+    if arguments.man || arguments.completions.is_some() {
+        say(for_packages(arguments.completions).trim_end());
+        return ExitCode::SUCCESS;
+    }
     let config = arguments.config().unwrap_or_else(|message| {
         Arguments::command().error(ErrorKind::ValueValidation, message).exit();
     });
@@ -615,6 +629,20 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns what a package installs beside the program: completions for a shell, or the manual page.
+fn for_packages(shell: Option<Shell>) -> String {
+    let (mut command, mut text) = (Arguments::command(), Vec::new());
+    match shell {
+        Some(shell) => {
+            clap_complete::generate(shell, &mut command, "sparring-server", &mut text);
+        }
+        None => Man::new(command.version(version::VERSION))
+            .render(&mut text)
+            .expect("memory takes every byte"),
+    }
+    String::from_utf8(text).expect("made from text")
 }
 
 fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {

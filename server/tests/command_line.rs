@@ -31,6 +31,15 @@ fn the_documented_request_is_answered() {
 }
 
 #[test]
+fn completions_and_manual_page_have_the_flags() {
+    for flags in [&["--man"][..], &["--completions", "bash"], &["--completions", "fish"]] {
+        let printed = run(flags);
+        let text = String::from_utf8_lossy(&printed.stdout).replace('\\', "");
+        assert!(printed.status.success() && text.contains("max-connections-per-ip"), "{flags:?}");
+    }
+}
+
+#[test]
 fn one_line_for_each_listener() {
     let listen = ["--listen", "127.0.0.1:0", "--listen", "ws://127.0.0.1:0/"];
     let server = Program::start_with(&listen, &["--engine", "epoll", "--threads", "2"]);

@@ -71,6 +71,7 @@ impl<C, S> Connection<C, S> {
 
     /// Returns whether the handler is to be called, or the FIN sent, once the kernel has accepted
     /// all output.
+    #[cfg(feature = "tokio-uring")]
     pub(crate) fn expects_drain(&self) -> bool {
         self.awaits_drain || self.state == State::Draining
     }

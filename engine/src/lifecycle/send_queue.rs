@@ -25,6 +25,7 @@ impl SendQueue {
     }
 
     /// Returns the number of queued buffers.
+    #[cfg(feature = "tokio-uring")]
     pub(crate) fn buffers(&self) -> usize {
         self.buffers.len()
     }
@@ -63,12 +64,14 @@ impl SendQueue {
     }
 
     /// Puts a buffer back to the front.
+    #[cfg(feature = "tokio-uring")]
     pub(crate) fn push_front(&mut self, buffer: BytesMut) {
         self.bytes += buffer.len();
         self.buffers.push_front(buffer);
     }
 
     /// Takes the first buffer.
+    #[cfg(feature = "tokio-uring")]
     pub(crate) fn pop_front(&mut self) -> Option<BytesMut> {
         let buffer = self.buffers.pop_front()?;
         self.bytes -= buffer.len();

@@ -61,6 +61,7 @@ pub(crate) fn probe() -> Result<(), EngineError> {
 }
 
 /// Checks that rings can be set up and entered here. Another user of io_uring needs nothing else.
+#[cfg(feature = "tokio-uring")]
 pub(crate) fn probe_calls() -> Result<(), EngineError> {
     setup::try_enter(&mut setup::ring(&SMALL)?)
 }

@@ -13,6 +13,7 @@ mod foreign_flags;
 mod goal;
 mod history;
 mod output;
+mod packaging;
 mod pairs;
 mod plan;
 mod proof;
@@ -120,6 +121,10 @@ enum Command {
     /// Check the generator itself: it must report servers with known faults, and a stall of its
     /// own.
     Selfcheck(selfcheck::SelfcheckArguments),
+    /// Print a script with which a shell completes commands and flags.
+    Completions(packaging::CompletionsArguments),
+    /// Print the manual page, or write a page for each command.
+    Man(packaging::ManArguments),
     /// The servers of selfcheck.
     #[command(name = crate::selfcheck::SERVER, hide = true)]
     SelfcheckServer { behaviour: String, port: Option<u16> },
@@ -199,6 +204,8 @@ pub fn main() -> ExitCode {
         Some(Command::History(history)) => history.execute(),
         Some(Command::Report(report)) => report.execute(),
         Some(Command::Proof(proof)) => proof.execute(),
+        Some(Command::Completions(completions)) => completions.execute(),
+        Some(Command::Man(man)) => man.execute(),
         Some(Command::SelfcheckServer { behaviour, port }) => selfcheck::serve(behaviour, *port),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
         None => Err(usage("a subcommand is needed: see --help")),

@@ -13,6 +13,7 @@ mod files;
 mod goals;
 mod misbehaving;
 mod modules;
+mod packaging;
 mod selfcheck;
 mod stored;
 mod tables;
