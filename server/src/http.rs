@@ -1,5 +1,7 @@
 //! Opening handshake of a connection (RFC 6455 4.2).
 
+use std::time::SystemTime;
+
 use engine::Output;
 use protocol::handshake::deflate::Parameters;
 use protocol::handshake::server::{answer, find_head};
@@ -90,7 +92,7 @@ impl RequestContext<'_> {
                 Ok(HandshakeState::Open { frames, deflate })
             }
             Err(refusal) if refusal.asks_for_no_upgrade() && asks_for_root(head) => {
-                out.append(self.page.response(!refusal.is_to_head()));
+                self.page.write(!refusal.is_to_head(), SystemTime::now(), out);
                 Ok(HandshakeState::Page)
             }
             Err(refusal) => Err(refusal.into()),

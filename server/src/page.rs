@@ -1,7 +1,10 @@
 //! The page that browsers get at `/`: a console that opens a WebSocket to this server.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use engine::Output;
 use sha2::{Digest, Sha256};
 
 /// Self-contained: its style and its script stand in it.
@@ -13,29 +16,38 @@ const PATH: &str = "{path}";
 /// The answer to a browser that asks for the page.
 #[derive(Debug)]
 pub(crate) struct Page {
-    response: Vec<u8>,
-    /// Length of its head in bytes.
-    head: usize,
+    /// Fields after the time.
+    fields: String,
+    document: String,
 }
 
 impl Page {
     /// A page whose console offers the WebSocket at `path`.
     pub(crate) fn new(path: Option<&str>) -> Self {
         let document = DOCUMENT.replacen(PATH, &escaped(path.unwrap_or("/")), 1);
-        let response = format!(
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\
+        let fields = format!(
+            "Connection: close\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\
              Content-Security-Policy: {}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
-             Cache-Control: no-store\r\n\r\n{document}",
+             Cache-Control: no-store\r\n\r\n",
             document.len(),
             policy(),
         );
-        let head = response.len() - document.len();
-        Self { response: response.into_bytes(), head }
+        Self { fields, document }
     }
 
-    /// Returns the head, and the content where `with_content` is true.
-    pub(crate) fn response(&self, with_content: bool) -> &[u8] {
-        if with_content { &self.response } else { &self.response[..self.head] }
+    /// Writes the head with the time `now`, and the content where `with_content` is true.
+    ///
+    /// The time lets a client compare its clock with this one: X-HTTPSTIME is the field that P.-H.
+    /// Kamp proposed for that, seconds since 1970 with decimals.
+    pub(crate) fn write(&self, with_content: bool, now: SystemTime, out: &mut Output<'_>) {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanos) = (now.as_secs(), now.subsec_nanos());
+        let start = format!("HTTP/1.1 200 OK\r\nX-HTTPSTIME: {seconds}.{nanos:09}\r\n");
+        out.append(start.as_bytes());
+        out.append(self.fields.as_bytes());
+        if with_content {
+            out.append(self.document.as_bytes());
+        }
     }
 }
 
@@ -67,10 +79,18 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use engine::{Nanos, Record};
+
     use super::*;
 
     fn response(path: Option<&str>) -> String {
-        String::from_utf8(Page::new(path).response).expect("text")
+        let (mut record, now) = (Record::new(), UNIX_EPOCH + Duration::new(5, 7));
+        Page::new(path).write(true, now, &mut record.begin(Nanos(0), 0, 0));
+        let bytes: Vec<u8> =
+            record.segments().iter().flat_map(|part| record.bytes(part, &[]).to_vec()).collect();
+        String::from_utf8(bytes).expect("text")
     }
 
     #[test]
@@ -79,6 +99,7 @@ mod tests {
         let (head, document) = response.split_once("\r\n\r\n").expect("head and content");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", document.len())), "{head}");
         assert!(!head.contains("unsafe-inline"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nX-HTTPSTIME: 5.000000007\r\n"), "{head}");
         for tag in ["script", "style"] {
             assert_eq!(
                 document.matches(&format!("<{tag}")).count(),
