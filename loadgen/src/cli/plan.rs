@@ -135,6 +135,8 @@ impl PlanArguments {
                 wait: placement.wait,
                 congestion: placement.congestion.clone(),
                 source_ips: placement.source_ip.clone().map(|list| list.0).unwrap_or_default(),
+                shard: None,
+                start_at: None,
             },
             ..plan
         })

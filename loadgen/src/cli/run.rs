@@ -2,6 +2,7 @@
 //! written of the run.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::Args;
 use engine::{EngineChoice, EngineKind};
@@ -9,11 +10,12 @@ use hdrhistogram::Histogram;
 
 use crate::goal::search;
 use crate::host::machine::Machine;
+use crate::load::value::time;
 use crate::report::text;
 use crate::result::{
     Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, SessionVerdict, Start,
 };
-use crate::run::{Outcome, Plan, Progress, RunError, measure};
+use crate::run::{Outcome, Plan, ProcessShard, Progress, RunError, measure};
 use crate::target::spawn::Spawn;
 use crate::target::subject::Subject;
 use crate::target::url::Url;
@@ -41,6 +43,9 @@ Examples:
   Start the server too, and measure what it costs:
     sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
         --spawn 'sparring-server --listen 127.0.0.1:{port}'
+  The first of four generators that share a load, for `sparring-loadgen merge`:
+    sparring-loadgen run ws://127.0.0.1:9001/ -R 50k \\
+        --shard 1/4 --start-at 2026-03-01T09:30:00Z --json 1.json
   End with 10 where a threshold is missed; search the highest rate that meets one:
     sparring-loadgen run ws://127.0.0.1:9001/ -R 50k --threshold 'p99<2ms'
     sparring-loadgen run ws://127.0.0.1:9001/ --find-rate 'p99<2ms'
@@ -59,6 +64,17 @@ closed loop: a thread of the generator busy for more than 95 % of the window whi
 than 90 %, or more than 1 % of the connections waiting too long for an echo at the end.
 
 ";
+
+const SHARDS: &str = "Several generators";
+
+/// Reads a UTC time, or a time from now.
+fn start_at(text: &str) -> Result<SystemTime, String> {
+    let expected = "expected a UTC time or a time from now, as in 2026-03-01T09:30:00Z or +10s";
+    match text.strip_prefix('+') {
+        Some(span) => Ok(SystemTime::now() + time(span)?),
+        None => humantime::parse_rfc3339(text).map_err(|_| expected.to_owned()),
+    }
+}
 
 /// Sizes take units (4096, 64KiB, 1MiB), times too (500ms, 10s).
 #[derive(Debug, Args)]
@@ -79,6 +95,17 @@ pub(super) struct RunArguments {
     /// Processors to confine that server to, as in 0,2-5.
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "spawn", help_heading = SERVER)]
     spawn_cpus: Option<CpuList>,
+
+    /// Take this part of the load, where N processes share it: 1/4 to 4/4, with the same flags.
+    /// auto takes it from Slurm, or from a Kubernetes Indexed Job with SPARRING_SHARDS. `merge`
+    /// adds the results.
+    #[arg(long, value_name = "I/N|auto", help_heading = SHARDS)]
+    shard: Option<ProcessShard>,
+
+    /// Begin the load at this instant of the system's clock, with all connections open before: a
+    /// UTC time, or a time from now.
+    #[arg(long, value_name = "TIME|+10s", value_parser = start_at, help_heading = SHARDS)]
+    start_at: Option<SystemTime>,
 
     /// Write the whole result as JSON; - is standard output, which then has nothing else.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
@@ -115,6 +142,7 @@ impl RunArguments {
             let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
             plan.target.spawn = Some(Spawn { cpus, ..Spawn::parse(command).map_err(usage)? });
         }
+        (plan.placement.shard, plan.placement.start_at) = (self.shard, self.start_at);
         // A scenario keeps its name, so that its results compare whatever their tags.
         if let Some(tag) = self.tag.as_ref().filter(|_| self.plan.load.scenario.is_none()) {
             plan.scenario.clone_from(tag);
@@ -127,6 +155,20 @@ impl RunArguments {
         {
             let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
             return Err(usage(format!("{flag} {why}")));
+        }
+        let is_shared = self.shard.is_some();
+        for (flag, is_given, why) in [
+            ("--find-rate and --shard", is_shared && self.goals.is_search(), "all must try a rate"),
+            ("--threshold and --shard", is_shared && !self.goals.is_empty(), "give it to `merge`"),
+            (
+                "--find-rate and --start-at",
+                self.start_at.is_some() && self.goals.is_search(),
+                "a search has many runs",
+            ),
+        ] {
+            if is_given {
+                return Err(usage(format!("{flag} do not go together: {why}")));
+            }
         }
         if self.plan.target.spawn_timeout.is_some() && plan.target.spawn.is_none() {
             return Err(usage("--spawn-timeout needs --spawn"));
@@ -325,7 +367,7 @@ impl Measured {
 
 /// Returns the exit code. Wrong echoes and a broken load are errors in any case. An interrupted run
 /// is known to be incomplete.
-fn exit_code(run: &Run, allows_invalid: bool) -> u8 {
+pub(super) fn exit_code(run: &Run, allows_invalid: bool) -> u8 {
     let is_broken =
         run.ended_early.is_some() || run.invalid_kinds.contains(&InvalidKind::Imbalance);
     if run.integrity.faults() > 0 || is_broken {

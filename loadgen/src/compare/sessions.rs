@@ -74,6 +74,14 @@ pub(crate) fn refusals(base: &Document, new: &Document) -> Vec<String> {
             name(new)
         ));
     }
+    let part = |document: &Document| {
+        let shard = document.runs.iter().find_map(|run| run.shard.as_ref());
+        shard.map_or_else(|| "the whole".to_owned(), |shard| format!("shard {}", shard.name()))
+    };
+    if part(base) != part(new) {
+        let (was, is) = (part(base), part(new));
+        refusals.push(format!("They are different parts of a load: {was}, now {is} (merge)."));
+    }
     let shared = shared_scenarios(base, new);
     if shared.is_empty() {
         refusals.push(format!("They share no scenario: {}, now {}.", names(base), names(new)));
@@ -150,7 +158,7 @@ fn differences(before: &Scenario, after: &Scenario) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Utc, example};
+    use crate::result::{ShardRecord, Utc, example};
 
     fn refused(change: impl Fn(&mut Document)) -> Vec<String> {
         let mut new = example::document();
@@ -184,6 +192,18 @@ mod tests {
                 new.scenarios[0].rehash();
             },
             &["echo", "server engine uring, now epoll"],
+        );
+        one(
+            |new| {
+                new.runs[0].shard = Some(ShardRecord {
+                    number: 2,
+                    count: 4,
+                    load_start: new.runs[0].start,
+                    clock: None,
+                    clock_unknown: None,
+                });
+            },
+            &["different parts of a load: the whole, now shard 2/4"],
         );
     }
 

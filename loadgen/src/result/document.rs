@@ -4,8 +4,11 @@
 //! "not known" or "not carried by the sample", never zero.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::iter::Sum;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -13,6 +16,7 @@ use super::experiment::ExperimentRecord;
 use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::rounded;
+use super::shard::{ShardLine, ShardRecord};
 use super::utc::Utc;
 use super::verdict::SessionVerdict;
 use crate::host::machine::{Machine, short_hash};
@@ -413,6 +417,13 @@ pub struct Run {
     /// Time that others took in the measured window; `null` where it was not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disturbance: Option<Disturbance>,
+    /// The part of the load that this run took; `null` where it took the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardRecord>,
+    /// The runs that `merge` has added to this one, in the order of their numbers; empty where none
+    /// were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<ShardLine>,
     /// Reasons why earlier attempts at this run were put aside, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeated: Vec<String>,
@@ -427,6 +438,12 @@ impl Run {
     pub fn offered(&self) -> u64 {
         self.offered.unwrap_or(self.sent)
     }
+}
+
+/// Returns a count per second of a window; 0 where that is empty.
+pub(crate) fn per_second(count: f64, window: Duration) -> f64 {
+    let seconds = window.as_secs_f64();
+    if seconds > 0.0 { count / seconds } else { 0.0 }
 }
 
 /// Outcomes of all messages, over the whole run, warm-up and drain included.
@@ -462,9 +479,22 @@ pub struct Censored {
     /// Percentile (0 to 100) up to which they change nothing. Percentiles above it, the mean and
     /// the maximum are lower bounds.
     pub exact_up_to: f64,
+    /// Age of the youngest of them, in nanoseconds; `null` where an earlier build wrote the
+    /// document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub youngest_ns: Option<u64>,
 }
 
 impl Censored {
+    /// Returns the description of `count` messages of at least this age in `latencies`. They change
+    /// nothing up to the percentile at which the youngest of them lies.
+    pub(crate) fn of(latencies: &Histogram<u64>, count: u64, youngest_ns: u64) -> Self {
+        let lowest = latencies.lowest_equivalent(youngest_ns);
+        let below = latencies.count_between(0, lowest.saturating_sub(1));
+        let exact_up_to = below as f64 * 100.0 / latencies.len() as f64;
+        Self { count, exact_up_to, youngest_ns: Some(youngest_ns) }
+    }
+
     /// Returns true if the quantile `q` (0 to 1) is a lower bound.
     pub fn bounds(self, q: f64) -> bool {
         q * 100.0 > self.exact_up_to
@@ -628,6 +658,18 @@ impl Errors {
     }
 }
 
+impl AddAssign for Errors {
+    fn add_assign(&mut self, part: Self) {
+        let Self { connect, handshake, protocol, closed, io, timeout } = part;
+        self.connect += connect;
+        self.handshake += handshake;
+        self.protocol += protocol;
+        self.closed += closed;
+        self.io += io;
+        self.timeout += timeout;
+    }
+}
+
 /// Counts of echoes that were not what was sent, over the whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Integrity {
@@ -668,6 +710,27 @@ impl Integrity {
     }
 }
 
+impl AddAssign for Integrity {
+    fn add_assign(&mut self, part: Self) {
+        let Self {
+            lost,
+            lost_with_connection,
+            duplicated,
+            reordered,
+            corrupted,
+            wrong_opcode,
+            unsolicited,
+        } = part;
+        self.lost += lost;
+        self.lost_with_connection += lost_with_connection;
+        self.duplicated += duplicated;
+        self.reordered += reordered;
+        self.corrupted += corrupted;
+        self.wrong_opcode += wrong_opcode;
+        self.unsolicited += unsolicited;
+    }
+}
+
 /// The four latencies of a run, nanoseconds. A message counts as sent at a clock reading just
 /// before the system call that carries it, with at most 16 messages in an open loop. An echo counts
 /// as received at the start of the turn. So latencies are exact to one such call.
@@ -705,6 +768,24 @@ impl Latencies {
     /// Returns the time from the actual send to the echo, which in a closed loop is `corrected`.
     pub fn uncorrected(&self) -> &Latency {
         self.uncorrected.as_ref().unwrap_or(&self.corrected)
+    }
+}
+
+impl Sum for CompressedMessages {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |mut sum, part| {
+            sum += part;
+            sum
+        })
+    }
+}
+
+impl AddAssign for CompressedMessages {
+    fn add_assign(&mut self, part: Self) {
+        let Self { messages, payload_bytes, message_bytes } = part;
+        self.messages += messages;
+        self.payload_bytes += payload_bytes;
+        self.message_bytes += message_bytes;
     }
 }
 

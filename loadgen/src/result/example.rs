@@ -195,6 +195,8 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             generator_waited: 0.002,
             stolen: 0.0,
         }),
+        shard: None,
+        shards: Vec::new(),
         repeated: vec!["the server waited 9.0 % of the window for its processor".into()],
         series: vec![
             Second {

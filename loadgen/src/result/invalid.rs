@@ -51,6 +51,18 @@ pub enum InvalidKind {
     Clock,
     /// The machine stood still.
     Standstill,
+    /// A shard of the load has no document.
+    MissingShard,
+    /// A shard of the load has several documents.
+    RepeatedShard,
+    /// A shard had another load, or is of another number of shards.
+    OtherLoad,
+    /// The clocks of shards differ.
+    ClockSkew,
+    /// Shards measured at different times.
+    WindowsApart,
+    /// A shard was ended before its time.
+    InterruptedShard,
     /// One that a later version has added.
     #[serde(other)]
     Unknown,

@@ -20,12 +20,15 @@ mod rounded;
 #[cfg(test)]
 mod schema_tests;
 mod selection;
+mod shard;
 mod store;
 mod summary;
 mod utc;
 mod verdict;
 
 pub use crate::host::procfs::CostSource;
+pub use crate::target::clock::ClockOffset;
+pub(crate) use document::per_second;
 pub use document::{
     Agreed, Arm, Censored, Client, CompressedMessages, Compression, Conformance, Count, Cycles,
     Disturbance, Document, EndedEarly, Errors, Integrity, Latencies, Messages, Outages, Phases,
@@ -38,6 +41,7 @@ pub use latency::{HistogramError, Latency};
 pub(crate) use metric::MANY_CONNECTIONS;
 pub use metric::Metric;
 pub(crate) use selection::{Selection, Stored, commit_of};
+pub use shard::{ShardLine, ShardRecord};
 pub(crate) use store::{Store, StoreError, parse};
 pub(crate) use summary::{Summary, median, merged};
 pub use utc::Utc;

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{Arm, Compression, Count, InvalidKind, Scenario, SessionKind, Setting, example, parse};
+use super::{
+    Arm, ClockOffset, Compression, Count, InvalidKind, Scenario, SessionKind, Setting, ShardLine,
+    ShardRecord, Utc, example, parse,
+};
 use crate::load::{Deflate, Load, Payload};
 
 fn results_folder() -> PathBuf {
@@ -195,6 +198,39 @@ fn unknown_fields_are_valid() {
     let mut value = example_value();
     value["runs"][0]["server"]["cache_misses_per_message"] = json!(12);
     assert!(validator().is_valid(&value));
+}
+
+#[test]
+fn shards_of_a_load_are_stored() {
+    let mut document = example::document();
+    let load_start = Utc::from_unix_ms(1_772_357_410_000);
+    let clock = ClockOffset { low_ns: -3, high_ns: 4 };
+    document.runs[0].shard = Some(ShardRecord {
+        number: 2,
+        count: 4,
+        load_start,
+        clock: Some(clock),
+        clock_unknown: None,
+    });
+    let line = ShardLine {
+        number: 1,
+        counted: true,
+        valid: true,
+        machine: document.machine.id.clone(),
+        connections: 16,
+        received: 5,
+        rate_per_s: 2.5,
+        p99: None,
+        lag_p99: Some(7),
+        load_start,
+        skew: Some(clock),
+    };
+    let other = ShardLine { skew: None, counted: false, number: 2, ..line.clone() };
+    document.runs[1].shards = vec![line, other];
+    let json = document.to_json().expect("the document is JSON");
+    assert_eq!(parse(&json, Path::new("f.json")).expect("it reads"), document);
+    let value: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
 }
 
 #[test]

@@ -17,13 +17,23 @@ pub struct Utc {
 impl Utc {
     /// Now, by the system's clock.
     pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(SystemTime::now())
+    }
+
+    /// A point of the system's clock.
+    pub(crate) fn at(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The point `unix_ms` milliseconds after 1970-01-01T00:00:00Z.
     pub(crate) fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms }
+    }
+
+    /// Returns the nanoseconds since 1970.
+    pub(crate) fn unix_ns(self) -> u64 {
+        self.unix_ms.saturating_mul(1_000_000)
     }
 
     /// The same point for the system's clock.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
+use super::process_shard::ProcessShard;
 use super::tally::{CompressionTally, Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::result::{
-    Agreed, Censored, Client, Compression, Cycles, Disturbance, EndedEarly, Latencies, Latency,
-    Outages, Run, Second, Server, Standstill, Utc,
+    Agreed, Censored, Client, ClockOffset, Compression, Cycles, Disturbance, EndedEarly, Latencies,
+    Latency, Outages, Run, Second, Server, ShardRecord, Standstill, Utc, per_second,
 };
 use crate::target::spawn::Announced;
 
@@ -23,14 +24,15 @@ pub(super) struct Context<'a> {
     pub(super) address: Option<String>,
     /// Time to compress a message, where that is done while sending.
     pub(super) compress_ns: Option<f64>,
+    /// The server's clock, or the reason why it is not known, where other processes share the load.
+    pub(super) clock: Option<Result<ClockOffset, String>>,
 }
 
 pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
-    let Context { plan, start, cpus, server, address, compress_ns } = context;
+    let Context { plan, start, cpus, server, address, compress_ns, clock } = context;
     let tally = &measured.tally;
     let received = tally.received.measured;
-    let seconds = measured.window.as_secs_f64();
-    let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    let per_second = |count| per_second(count, measured.window);
     let Verdict { reasons, notes } = judge(plan, measured);
     let (invalid_kinds, invalid_reasons): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
     Run {
@@ -79,8 +81,29 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .map(|(said, cost)| server_figures(plan, said, &cost, measured)),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
+        shard: plan.placement.shard.map(|shard| shard_record(shard, measured, clock)),
+        shards: Vec::new(),
         repeated: Vec::new(),
         series: series(tally.seconds(), measured.window),
+    }
+}
+
+fn shard_record(
+    shard: ProcessShard,
+    measured: &Measured,
+    clock: Option<Result<ClockOffset, String>>,
+) -> ShardRecord {
+    let (clock, clock_unknown) = match clock {
+        Some(Ok(offset)) => (Some(offset), None),
+        Some(Err(reason)) => (None, Some(reason)),
+        None => (None, None),
+    };
+    ShardRecord {
+        number: shard.number(),
+        count: shard.count(),
+        load_start: measured.load_start,
+        clock,
+        clock_unknown,
     }
 }
 
@@ -102,13 +125,10 @@ fn compression(tally: &CompressionTally, compress_ns: Option<f64>) -> Compressio
     }
 }
 
-/// Returns the messages that are in the latencies with a lower bound. They change nothing up to the
-/// percentile at which the lowest of them lies.
+/// Returns the messages that are in the latencies with a lower bound.
 fn censored(tally: &Tally) -> Option<Censored> {
     let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
-    let lowest = tally.latency.lowest_equivalent(youngest_ns?);
-    let below = tally.latency.count_between(0, lowest.saturating_sub(1));
-    Some(Censored { count, exact_up_to: below as f64 * 100.0 / tally.latency.len() as f64 })
+    Some(Censored::of(&tally.latency, count, youngest_ns?))
 }
 
 fn nanos(span: Duration) -> u64 {
@@ -153,7 +173,7 @@ fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Me
         cycles_per_message: count.map(|(_, cycles)| each(*cycles)),
         not_counted: counted.and_then(|counted| Some(counted.as_ref().err()?.to_string())),
         rss_bytes: Some(cost.after.resident),
-        rss_bytes_per_connection: Some(growth / plan.load.all_connections() as f64),
+        rss_bytes_per_connection: Some(growth / plan.all_own_connections() as f64),
     }
 }
 
@@ -228,6 +248,7 @@ mod tests {
             tally,
             counters: Counters { enters: 100, ..Counters::default() },
             phases: Phases::default(),
+            load_start: Utc::now(),
             window,
             interrupted: false,
             broken: None,
@@ -271,6 +292,7 @@ mod tests {
             server,
             address: None,
             compress_ns: None,
+            clock: None,
         };
         assemble(context, measured)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, SystemTimeError};
 
 use engine::{Counters, Nanos};
 
@@ -16,7 +16,7 @@ use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
 use crate::host::perf::{Counted, Counting};
 use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
-use crate::result::Phases;
+use crate::result::{Phases, Utc};
 use crate::target::spawn::Server;
 
 /// Interval of progress reports and of all checks.
@@ -34,6 +34,8 @@ pub(super) struct Measured {
     pub(super) tally: Tally,
     pub(super) counters: Counters,
     pub(super) phases: Phases,
+    /// Instant of the system's clock at which the load began.
+    pub(super) load_start: Utc,
     /// The window as it was in the end.
     pub(super) window: Duration,
     pub(super) interrupted: bool,
@@ -165,7 +167,8 @@ impl<'a> Coordinator<'a> {
             return Err(RunError::Interrupted);
         }
         let lead = if load.rate_per_s.is_some() { LEAD } else { Duration::ZERO };
-        let epoch = Nanos::monotonic() + lead;
+        let (epoch, load_start) = self.epoch(lead)?;
+        phases.settle = self.phase_ns();
         let start = epoch + load.warmup;
         self.shared.window.set(epoch, start, start + load.measure);
         self.received_at = Instant::now();
@@ -191,7 +194,17 @@ impl<'a> Coordinator<'a> {
         let broken = self.broken.take().map(|(error, after)| (self.explain(error), after));
         let server = self.server.is_some().then_some(ServerCost { cpu, before, after });
         let window = end.since(start);
-        Ok(Measured { tally, counters, phases, window, interrupted, broken, spent, server })
+        Ok(Measured {
+            tally,
+            counters,
+            phases,
+            load_start,
+            window,
+            interrupted,
+            broken,
+            spent,
+            server,
+        })
     }
 
     /// Turns an early end of the load into an early end of the window, with a result.
@@ -213,9 +226,10 @@ impl<'a> Coordinator<'a> {
     fn connect(&mut self) -> Result<u64, RunError> {
         // Each connection has its own limits; this is for the case that one of them fails.
         let (load, threads) = (&self.plan.load, self.plan.placement.threads);
-        let all = load.all_connections() as u32;
+        let all = self.plan.all_own_connections() as u32;
         let attempts = 2 * (1 + all / (threads * 256)) * self.shared.addresses.len() as u32;
-        let paced = load.connect_rate.map_or(0.0, |rate| (f64::from(all) / rate).clamp(0.0, 1e7));
+        let paced = f64::from(load.all_connections() as u32);
+        let paced = load.connect_rate.map_or(0.0, |rate| (paced / rate).clamp(0.0, 1e7));
         let limit =
             load.connect_timeout.saturating_mul(attempts) + Duration::from_secs_f64(paced) + GRACE;
         let is_done = |own: &Self| own.connected >= threads || own.is_interrupted;
@@ -234,6 +248,32 @@ impl<'a> Coordinator<'a> {
         self.enter(phase, span);
         self.wait_until(Instant::now() + span, |own| own.is_interrupted)?;
         Ok(self.phase_ns())
+    }
+
+    /// Returns the beginning of the load by both clocks, `lead` from now at the earliest. Waits for
+    /// the instant of `--start-at`.
+    fn epoch(&mut self, lead: Duration) -> Result<(Nanos, Utc), RunError> {
+        let Some(start) = self.plan.placement.start_at else {
+            return Ok((Nanos::monotonic() + lead, Utc::at(SystemTime::now() + lead)));
+        };
+        let is_late = |error: SystemTimeError| RunError::StartPassed { late: error.duration() };
+        start.duration_since(SystemTime::now() + lead).map_err(is_late)?;
+        // The clock may be set meanwhile.
+        while let Ok(left) = start.duration_since(SystemTime::now() + lead)
+            && !left.is_zero()
+        {
+            self.phase_planned = self.phase_began.elapsed() + left;
+            self.wait_until(Instant::now() + left, |own| own.is_interrupted)?;
+            if self.is_interrupted {
+                return Err(RunError::Interrupted);
+            }
+        }
+        let (here, now) = (Nanos::monotonic(), SystemTime::now());
+        let epoch = match start.duration_since(now) {
+            Ok(left) => here + left,
+            Err(passed) => Nanos(here.0.saturating_sub(passed.duration().as_nanos() as u64)),
+        };
+        Ok((epoch, Utc::at(start)))
     }
 
     /// Waits until the end of the measured window. Returns its costs.
@@ -377,7 +417,7 @@ impl<'a> Coordinator<'a> {
                 self.deserted += 1;
                 let is_last = self.deserted >= self.plan.placement.threads;
                 if is_last && !matches!(self.phase, Phase::Drain | Phase::Close) {
-                    let connections = self.plan.load.connections;
+                    let connections = self.plan.own_connections();
                     return Err(RunError::AllClosed { connections, cause, said: String::new() });
                 }
             }
@@ -487,7 +527,7 @@ impl<'a> Coordinator<'a> {
             elapsed: self.phase_began.elapsed(),
             planned: self.phase_planned,
             open: self.shared.total(|gauges| &gauges.open),
-            connections: self.plan.load.all_connections(),
+            connections: self.plan.all_own_connections(),
             sent: self.shared.total(|gauges| &gauges.sent),
             received: self.shared.total(|gauges| &gauges.received),
             errors: self.shared.total(|gauges| &gauges.faults),

@@ -79,6 +79,16 @@ pub enum RunError {
         /// The connections that were open at that time.
         opened: Opened,
     },
+    /// The instant of `--start-at` passed before the load could begin.
+    #[error(
+        "--start-at had passed by {:.1} s when all connections were open: choose a later instant, \
+         as in +30s",
+        .late.as_secs_f64()
+    )]
+    StartPassed {
+        /// Time since that instant.
+        late: Duration,
+    },
     /// Every connection was lost.
     #[error(
         "the server closed {}: {cause}{said}",

@@ -26,6 +26,7 @@ mod pace;
 mod payload;
 mod plan;
 mod preflight;
+mod process_shard;
 mod progress;
 mod random;
 mod rehearsal;
@@ -40,6 +41,7 @@ pub use client::{Client, Conn};
 pub use error::{Opened, RunError};
 pub(crate) use plan::{MAX_RATE, check_tls, require};
 pub use plan::{Placement, Plan, PlanError, Target, Wait};
+pub use process_shard::ProcessShard;
 pub use progress::{Phase, Progress, Silent, Snapshot};
 pub(crate) use random::Random;
 #[doc(hidden)]
@@ -52,6 +54,7 @@ use hdrhistogram::Histogram;
 
 use crate::load::Transport;
 use crate::result::{Run, Utc};
+use crate::target::clock;
 use crate::target::spawn::Server;
 use crate::target::url::Port;
 
@@ -113,6 +116,10 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let spawn = plan.target.spawn.as_ref();
     let start = |spawn| Server::start(spawn, url, &mut addresses, timeout, &mut wait);
     let mut server = spawn.map(start).transpose()?;
+    let clock = plan.placement.shard.map(|_| {
+        let connects = tls.as_ref().and_then(|tls| tls.connects.as_ref());
+        clock::offset(url, &addresses, connects).map_err(|error| format!("{error:#}"))
+    });
     let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
     let mut measured =
@@ -121,7 +128,7 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let address = shared.addresses_in_use();
     let agreed = measured.tally.compression.answer.flatten();
     let compress_ns = compressed::ns_per_message(&plan.load, &shared.content, agreed);
-    let context = Context { plan, start, cpus: &cpus, server, address, compress_ns };
+    let context = Context { plan, start, cpus: &cpus, server, address, compress_ns, clock };
     let run = assemble(context, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds =

@@ -1,7 +1,7 @@
 //! The plan of a run.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
 use engine::EngineKind;
@@ -10,6 +10,7 @@ use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::process_shard::ProcessShard;
 use crate::format::count;
 use crate::load::{Deflate, Load, Mask, Transport};
 use crate::result::{Scenario, Setting};
@@ -105,6 +106,10 @@ pub struct Placement {
     pub congestion: Option<Congestion>,
     /// Addresses to connect from, in turn; empty: the kernel's choice.
     pub source_ips: Vec<IpAddr>,
+    /// The part of the load that this process takes; `None`: it is the only one.
+    pub shard: Option<ProcessShard>,
+    /// Instant of the system's clock at which the load begins; `None`: as soon as it can.
+    pub start_at: Option<SystemTime>,
 }
 
 /// A plan that cannot be carried out, in the words of the command line.
@@ -182,7 +187,33 @@ impl Plan {
         }
         self.check_transport()?;
         self.check_compression()?;
+        self.check_shard()?;
         self.check_sums()
+    }
+
+    /// Checks that the shard has a part of everything, and that its start is still to come.
+    fn check_shard(&self) -> Result<(), PlanError> {
+        let Self { load, target, placement, .. } = self;
+        if let Some(start) = placement.start_at {
+            let time = humantime::format_rfc3339_millis(start);
+            let reason =
+                format!("--start-at {time} has passed: expected a time to come, as in +10s");
+            require(start > SystemTime::now(), reason)?;
+        }
+        let Some(shard) = placement.shard else { return Ok(()) };
+        require(
+            target.spawn.is_none(),
+            "--spawn and --shard do not go together: the server would end with this shard while \
+             others still need it, so start it before them",
+        )?;
+        let messages = load.messages.unwrap_or(u64::MAX);
+        for (flag, all) in [("-c", load.connections.into()), ("-n", messages)] {
+            let reason = format!(
+                "{flag} {all} has nothing for --shard {shard}: expected one for each shard"
+            );
+            require(shard.part(all) > 0, reason)?;
+        }
+        Ok(())
     }
 
     /// Checks what needs frames or messages, and that the opening handshake can be written.
@@ -231,7 +262,7 @@ impl Plan {
             return Ok(());
         }
         let each = (4_u64 << load.deflate_window_bits) + (512 << load.deflate_memory_level);
-        let bytes = each.saturating_mul(load.connections.into());
+        let bytes = each.saturating_mul(self.own_connections().into());
         require(
             bytes <= MAX_COMPRESSOR_BYTES,
             format!(
@@ -245,10 +276,14 @@ impl Plan {
     /// Checks what several parts decide together.
     fn check_sums(&self) -> Result<(), PlanError> {
         let Self { load, target, placement: Placement { threads, cpus, .. }, .. } = self;
-        let connections = load.connections;
+        let connections = self.own_connections();
+        let has = match self.placement.shard {
+            None => format!("-c is {connections}"),
+            Some(shard) => format!("--shard {shard} has {connections} of -c {}", load.connections),
+        };
         require(
             connections >= *threads,
-            format!("-t {threads} needs at least as many connections, but -c is {connections}"),
+            format!("-t {threads} needs at least as many connections, but {has}"),
         )?;
         let depth = if load.rate_per_s.is_some() { 1 } else { load.pipeline };
         let each = u64::from(depth).saturating_mul(load.message_bytes.largest() as u64);
@@ -267,6 +302,17 @@ impl Plan {
             target.url.port != Port::Chosen || target.spawn.is_some(),
             "{port} in the URL needs --spawn: otherwise nobody knows which port is meant",
         )
+    }
+
+    /// Returns the number of connections with messages that this process opens.
+    pub(crate) fn own_connections(&self) -> u32 {
+        self.placement.process().connections(self.load.connections)
+    }
+
+    /// Returns the number of connections that this process opens, idle ones included.
+    pub(crate) fn all_own_connections(&self) -> u64 {
+        let idle = self.placement.process().connections(self.load.idle);
+        u64::from(self.own_connections()) + u64::from(idle)
     }
 
     /// Returns the processors of a server that the run starts; none where it may use any.
@@ -323,7 +369,14 @@ impl Placement {
             wait: None,
             congestion: None,
             source_ips: Vec::new(),
+            shard: None,
+            start_at: None,
         }
+    }
+
+    /// Returns the part of the load that this process takes.
+    pub(crate) fn process(&self) -> ProcessShard {
+        self.shard.unwrap_or(ProcessShard::WHOLE)
     }
 }
 

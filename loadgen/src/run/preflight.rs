@@ -71,8 +71,8 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     inherited_limits();
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();
-    let connections = plan.load.all_connections();
-    let spare = u64::from(spare(plan, plan.load.connections));
+    let connections = plan.all_own_connections();
+    let spare = u64::from(spare(plan, plan.own_connections()));
     let needed = connections + spare + u64::from(plan.placement.threads) * PER_THREAD + PER_PROCESS;
     if needed <= limit {
         return Ok(());
@@ -97,7 +97,7 @@ pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     }
     let Some(ports) = port_range().map(|range| range.len() as u32) else { return Ok(()) };
     let sources = plan.placement.source_ips.len().max(1);
-    let connections = plan.load.all_connections();
+    let connections = plan.all_own_connections();
     if connections <= u64::from(ports) * sources as u64 {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn port_range() -> Option<RangeInclusive<u16>> {
 /// ([`engine::Config::local_ports`]). Otherwise returns `None`, because other programs bind to the
 /// even ports.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
-    crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
+    crowded(port_range()?, plan.all_own_connections(), plan.placement.source_ips.len())
 }
 
 /// Returns the range, where more than half of its odd ports are needed for each source address.

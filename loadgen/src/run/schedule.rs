@@ -4,6 +4,12 @@
 //! messages take no memory, and none is omitted. Message `k` of the run belongs to connection `k
 //! mod c`; connection `i` belongs to worker `i mod t`. Hence each worker's messages lie evenly
 //! among those of the others, and no worker needs to know how far the others are.
+//!
+//! Poisson arrivals are a process of each connection, with a random sequence of its own. Their sum
+//! is a Poisson process. So no planned time depends on the number of workers.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 use engine::Nanos;
 
@@ -18,7 +24,9 @@ pub(crate) struct Schedule {
     /// Nanoseconds from one message of the run to the next, on average.
     gap: f64,
     shard: Shard,
-    random: Random,
+    /// The next message of each connection, the earliest first; empty where arrivals are not
+    /// random.
+    arrivals: BinaryHeap<Reverse<NextArrival>>,
     /// Index of the next message's connection among those of the worker. `round` counts the earlier
     /// passes over all of them. `offset` is the message's planned time in nanoseconds after the
     /// epoch.
@@ -26,6 +34,43 @@ pub(crate) struct Schedule {
     round: u64,
     offset: f64,
 }
+
+/// The next message of a connection with random arrivals.
+#[derive(Clone, Debug)]
+struct NextArrival {
+    offset: f64,
+    link: u32,
+    random: Random,
+}
+
+impl NextArrival {
+    /// Proceeds to the next message: adds an exponentially distributed gap.
+    fn draw(&mut self, mean_gap: f64) {
+        // In (0, 1]: a logarithm of zero would never be due.
+        let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        self.offset += -uniform.ln() * mean_gap;
+    }
+}
+
+impl Ord for NextArrival {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.offset.total_cmp(&other.offset).then(self.link.cmp(&other.link))
+    }
+}
+
+impl PartialOrd for NextArrival {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for NextArrival {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for NextArrival {}
 
 /// A worker's part of the connections: every `threads`-th from `worker` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,20 +100,20 @@ impl Schedule {
         rate_per_s: f64,
         epoch: Nanos,
         shard: Shard,
-        random: Random,
+        seed: u64,
     ) -> Self {
         let mut schedule = Self {
             arrival,
             epoch,
             gap: 1e9 / rate_per_s,
             shard,
-            random,
+            arrivals: BinaryHeap::new(),
             link: 0,
             round: 0,
             offset: 0.0,
         };
         match arrival {
-            Arrival::Poisson => schedule.draw(),
+            Arrival::Poisson => schedule.begin_random(seed),
             Arrival::Constant | Arrival::Burst(_) => schedule.compute(),
         }
         schedule
@@ -109,7 +154,7 @@ impl Schedule {
         let mut rest = self.clone();
         // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what
         // is before the end.
-        let rounds = (span / (self.gap * f64::from(self.shard.connections))) as u64;
+        let rounds = (span / self.connection_gap()) as u64;
         let skipped = rounds.saturating_sub(1).saturating_sub(self.round);
         rest.round += skipped;
         rest.compute();
@@ -133,18 +178,42 @@ impl Schedule {
         self.offset = k as f64 * self.gap;
     }
 
-    /// Draws an exponentially distributed gap to the worker's next message, and a random
-    /// connection. The sum of independent Poisson processes is a Poisson process. So each worker,
-    /// and each connection, can have its own process.
+    /// Draws the first message of each connection.
+    fn begin_random(&mut self, seed: u64) {
+        let mean_gap = self.connection_gap();
+        let first = |link| {
+            // A stream of its own: the plan does not depend on what is sent.
+            let random = Random::new(seed, u64::MAX - u64::from(self.shard.number(link)));
+            let mut first = NextArrival { offset: 0.0, link, random };
+            first.draw(mean_gap);
+            Reverse(first)
+        };
+        self.arrivals = (0..self.shard.count()).map(first).collect();
+        self.take_earliest();
+    }
+
+    /// Draws the connection's message after the present one, and takes the earliest of all.
     fn draw(&mut self) {
-        // In (0, 1]: a logarithm of zero would never be due.
-        let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        self.offset += -uniform.ln() * self.worker_gap();
-        self.link = self.random.below(self.shard.count() as usize) as u32;
+        let mean_gap = self.connection_gap();
+        if let Some(mut present) = self.arrivals.peek_mut() {
+            present.0.draw(mean_gap);
+        }
+        self.take_earliest();
+    }
+
+    fn take_earliest(&mut self) {
+        if let Some(Reverse(next)) = self.arrivals.peek() {
+            (self.offset, self.link) = (next.offset, next.link);
+        }
+    }
+
+    /// Returns the average time between two messages of a connection.
+    fn connection_gap(&self) -> f64 {
+        self.gap * f64::from(self.shard.connections)
     }
 
     fn worker_gap(&self) -> f64 {
-        self.gap * f64::from(self.shard.connections) / f64::from(self.shard.count())
+        self.connection_gap() / f64::from(self.shard.count())
     }
 }
 
@@ -152,14 +221,14 @@ impl Schedule {
 mod tests {
     use std::num::NonZeroU32;
 
+    use super::super::process_shard::ProcessShard;
     use super::*;
 
     const EPOCH: Nanos = Nanos(5_000);
 
     fn schedules(arrival: Arrival, rate: f64, connections: u32, threads: u32) -> Vec<Schedule> {
         let shard = |worker| Shard { worker, threads, connections };
-        let schedule =
-            |w| Schedule::new(arrival, rate, EPOCH, shard(w), Random::new(1, u64::from(w)));
+        let schedule = |w| Schedule::new(arrival, rate, EPOCH, shard(w), 1);
         (0..threads).map(schedule).collect()
     }
 
@@ -242,6 +311,30 @@ mod tests {
                     Nanos(EPOCH.0 + 1_000_000_000)
                 )
             );
+        }
+    }
+
+    /// Each arrival is planned to the nanosecond, whichever process and thread sends it.
+    #[test]
+    fn shards_together_plan_what_one_process_plans() {
+        let burst = Arrival::Burst(NonZeroU32::new(16).expect("not zero"));
+        let end = Nanos(EPOCH.0 + 50_000_000);
+        for arrival in [Arrival::Constant, Arrival::Poisson, burst] {
+            for (connections, rate) in [(28, 100_000.0), (61, 33_333.3)] {
+                let whole = messages(schedules(arrival, rate, connections, 1), end);
+                assert!(whole.len() > 1000);
+                for (count, threads) in [(1, 3), (2, 1), (3, 2), (4, 1), (4, 7), (7, 1), (7, 4)] {
+                    let shards = (1..=count).flat_map(|number| {
+                        let shard = ProcessShard::new(number, count).expect("a shard");
+                        (0..threads).map(move |worker| {
+                            let part = shard.worker(worker, threads, connections);
+                            Schedule::new(arrival, rate, EPOCH, part, 1)
+                        })
+                    });
+                    let union = messages(shards.collect(), end);
+                    assert_eq!(union, whole, "{arrival}: {count} shards of {threads} threads");
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::compressed::Precompressed;
 use super::error::{Opened, RunError};
 use super::payload::Content;
 use super::plan::Plan;
+use super::process_shard::ProcessShard;
 use super::schedule::Shard;
 use super::tally::Interval;
 use crate::load::{Deflate, Load};
@@ -182,6 +183,8 @@ impl Gauges {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) load: Load,
+    /// The part of it that this process takes.
+    pub(crate) process: ProcessShard,
     pub(crate) tls: Option<TlsSettings>,
     /// The server's addresses, in the order in which they are tried.
     pub(crate) addresses: Vec<SocketAddr>,
@@ -208,6 +211,7 @@ impl Shared {
         let url = plan.target.url.with_port(addresses[0].port());
         let shared = Self {
             load: plan.load.clone(),
+            process: plan.placement.process(),
             tls: None,
             in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
             addresses,
@@ -235,28 +239,37 @@ impl Shared {
     }
 
     pub(crate) fn shard(&self, worker: usize) -> Shard {
-        Shard {
-            worker: worker as u32,
-            threads: self.gauges.len() as u32,
-            connections: self.load.connections,
-        }
+        self.process.worker(worker as u32, self.gauges.len() as u32, self.load.connections)
     }
 
     pub(crate) fn idle_shard(&self, worker: usize) -> Shard {
         Shard { connections: self.load.idle, ..self.shard(worker) }
     }
 
+    /// Returns the address from which a connection is made, by its number; `None` for the kernel's
+    /// choice.
+    pub(crate) fn source_ip(&self, to: &SocketAddr, number: u32) -> Option<IpAddr> {
+        let (of_four, of_six) = &self.source_ips;
+        let sources = if to.is_ipv4() { of_four } else { of_six };
+        sources.get(number as usize % sources.len().max(1)).copied()
+    }
+
     /// Returns the messages that a worker may send; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
         let (worker, threads) = (worker as u64, self.gauges.len() as u64);
         self.limited_messages()
-            .map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
+            .map_or(u64::MAX, |own| own / threads + u64::from(worker < own % threads))
     }
 
-    /// Returns the number of messages that ends the window. Where the plan has it at even
-    /// intervals, the window is as long as they take, and the number limits nothing.
+    /// Returns the number of this process's messages that ends the window. Where the plan has it at
+    /// even intervals, the window is as long as they take, and the number limits nothing.
     pub(crate) fn limited_messages(&self) -> Option<u64> {
-        self.load.messages.filter(|_| self.load.ends_with_last_echo())
+        let all = self.load.messages.filter(|_| self.load.ends_with_last_echo());
+        all.map(|all| self.process.part(all))
+    }
+
+    fn own_connections(&self) -> u32 {
+        self.process.connections(self.load.connections)
     }
 
     /// Returns the sum of a gauge over all workers.
@@ -265,7 +278,7 @@ impl Shared {
     }
 
     pub(crate) fn opened(&self) -> Opened {
-        Opened { open: self.total(|gauges| &gauges.open), connections: self.load.connections }
+        Opened { open: self.total(|gauges| &gauges.open), connections: self.own_connections() }
     }
 
     pub(crate) fn use_address(&self, index: usize) {

@@ -402,8 +402,8 @@ impl Tally {
         self.outages.merge(other.outages);
         self.standstill.merge(other.standstill);
         self.imbalance = self.imbalance.take().or_else(|| other.imbalance.clone());
-        add_errors(&mut self.errors, other.errors);
-        add_integrity(&mut self.integrity, other.integrity);
+        self.errors += other.errors;
+        self.integrity += other.integrity;
         self.compression.merge(&other.compression);
         self.was_full |= other.was_full;
         self.clock_went_back |= other.clock_went_back;
@@ -443,11 +443,8 @@ impl CompressionTally {
         if let Some(answer) = other.answer {
             self.answered(answer);
         }
-        for (sum, part) in [(&mut self.sent, other.sent), (&mut self.received, other.received)] {
-            sum.messages += part.messages;
-            sum.payload_bytes += part.payload_bytes;
-            sum.message_bytes += part.message_bytes;
-        }
+        self.sent += other.sent;
+        self.received += other.received;
         self.sent_uncompressed += other.sent_uncompressed;
         self.same_bytes += other.same_bytes;
         self.inflated += other.inflated;
@@ -475,35 +472,6 @@ pub(super) fn add_second(sum: &mut Second, part: &Second) {
 #[inline]
 pub(crate) fn duration_ns(earlier: Nanos, later: Nanos) -> u64 {
     later.0.saturating_sub(earlier.0).max(1)
-}
-
-fn add_errors(sum: &mut Errors, part: Errors) {
-    let Errors { connect, handshake, protocol, closed, io, timeout } = part;
-    sum.connect += connect;
-    sum.handshake += handshake;
-    sum.protocol += protocol;
-    sum.closed += closed;
-    sum.io += io;
-    sum.timeout += timeout;
-}
-
-fn add_integrity(sum: &mut Integrity, part: Integrity) {
-    let Integrity {
-        lost,
-        lost_with_connection,
-        duplicated,
-        reordered,
-        corrupted,
-        wrong_opcode,
-        unsolicited,
-    } = part;
-    sum.lost += lost;
-    sum.lost_with_connection += lost_with_connection;
-    sum.unsolicited += unsolicited;
-    sum.duplicated += duplicated;
-    sum.reordered += reordered;
-    sum.corrupted += corrupted;
-    sum.wrong_opcode += wrong_opcode;
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ fn compression(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
 
 /// Describes the connection errors: ends, and connections that never opened.
 fn connections(plan: &Plan, tally: &Tally) -> String {
-    let (ends, all) = (tally.ends, plan.load.all_connections());
+    let (ends, all) = (tally.ends, plan.all_own_connections());
     let unopened = tally.unopened;
     let mut parts = Vec::new();
     if ends > 0 && !plan.load.reconnect && !plan.load.replaces_connections() {
@@ -225,12 +225,12 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let waiting = tally.waiting.count_between(limit_ns, u64::MAX);
     let longest = rounded(Duration::from_nanos(tally.waiting.max()));
     verdict.doubt_if(
-        waiting as f64 > CUT_SHARE * f64::from(plan.load.connections),
+        waiting as f64 > CUT_SHARE * f64::from(plan.own_connections()),
         InvalidKind::CutTail,
         format!(
             "{} for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: \
              in a closed loop they send nothing meanwhile, and the percentiles are those of the others",
-            share(waiting, plan.load.connections.into(), "waiting"),
+            share(waiting, plan.own_connections().into(), "waiting"),
             rounded(p99)
         ),
     );
@@ -375,7 +375,7 @@ mod tests {
     use super::super::pace::Pace;
     use super::*;
     use crate::host::procfs::Memory;
-    use crate::result::Phases;
+    use crate::result::{Phases, Utc};
 
     const WINDOW: Duration = Duration::from_secs(1);
 
@@ -394,6 +394,7 @@ mod tests {
             tally,
             counters: Counters::default(),
             phases: Phases::default(),
+            load_start: Utc::now(),
             window: WINDOW,
             interrupted: false,
             broken: None,

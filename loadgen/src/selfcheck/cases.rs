@@ -412,7 +412,7 @@ mod tests {
                     ..Messages::default()
                 };
                 run.messages = Some(messages);
-                run.censored = Some(Censored { count: 1020, exact_up_to: 40.0 });
+                run.censored = Some(Censored { count: 1020, exact_up_to: 40.0, youngest_ns: None });
                 run.rate_per_s = 699.5;
                 (vec![InvalidKind::RateNotKept, InvalidKind::Outstanding], 13)
             }

@@ -5,11 +5,13 @@ use super::sessions::load;
 use super::summary;
 use crate::format::{count, grouped, span};
 use crate::load::Load;
-use crate::report::{Blocks, Field};
+use crate::report::{Blocks, Field, Table};
 use crate::result::{
-    Censored, CompressedMessages, Compression, Document, Errors, Integrity, Latencies, Latency,
-    MANY_CONNECTIONS, Messages, Run, Scenario, Server, SessionVerdict, percentile,
+    Censored, ClockOffset, CompressedMessages, Compression, Document, Errors, Integrity, Latencies,
+    Latency, MANY_CONNECTIONS, Messages, Run, Scenario, Server, SessionVerdict, ShardLine,
+    ShardRecord, percentile,
 };
+use crate::run::ProcessShard;
 
 /// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a
 /// search it is the last run, below a line for each trial. `percentiles` are those of the latency
@@ -23,7 +25,57 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     trials
         .title(heading(scenario, run))
         .fields([figures(&scenario.parameters, run, percentiles), goals(document)].concat())
+        .table(shards(run))
+        .legend(explanation(run))
         .notes(remarks(run))
+}
+
+/// Returns what the table of shards needs to be read.
+fn explanation(run: &Run) -> Vec<String> {
+    let text = "skew: the clock of a shard minus that of the shard whose clock is in the middle";
+    (!run.shards.is_empty()).then(|| text.to_owned()).into_iter().collect()
+}
+
+/// Returns a line for each shard of a merged run.
+fn shards(run: &Run) -> Table {
+    let header = ["shard", "connections", "msg/s", "p99", "lag p99", "skew", "valid"];
+    let line = |line: &ShardLine| {
+        let latency = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), span);
+        let valid = match (line.counted, line.valid) {
+            (false, _) => "left out",
+            (true, false) => "NO",
+            (true, true) => "yes",
+        };
+        [
+            line.number.to_string(),
+            grouped(line.connections as f64),
+            grouped(line.rate_per_s),
+            latency(line.p99),
+            latency(line.lag_p99),
+            line.skew.map_or_else(|| "not known".to_owned(), offset),
+            valid.to_owned(),
+        ]
+    };
+    Table::new(header, 1, [1, 4]).rows(run.shards.iter().map(line))
+}
+
+/// Formats bounds of a difference of two clocks: their middle, and the distance of both from it.
+fn offset(bounds: ClockOffset) -> String {
+    let (low, high) = (bounds.low_ns as f64 / 1e6, bounds.high_ns as f64 / 1e6);
+    format!("{:+.1} ms +-{:.1}", f64::midpoint(low, high), (high - low) / 2.0)
+}
+
+/// Describes the part of a load that a run took.
+fn shard(load: &Load, shard: &ShardRecord) -> String {
+    let process = ProcessShard::new(shard.number, shard.count);
+    let own = process.map_or(0, |process| process.part(load.connections.into()));
+    let clock = match (&shard.clock, &shard.clock_unknown) {
+        (Some(clock), _) => format!("the server's clock is {} from this machine's", offset(*clock)),
+        (None, Some(why)) => format!("the server's clock is not known: {why}"),
+        (None, None) => "the server's clock is not known".to_owned(),
+    };
+    let (own, all) = (grouped(own as f64), count(load.connections.into(), "connection"));
+    format!("{} with {own} of {all}; {clock}", shard.name())
 }
 
 fn remarks(run: &Run) -> Vec<String> {
@@ -69,6 +121,7 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
     if load.rate_per_s.is_some() {
         fields.extend(parts(&run.latency_ns, percentiles));
     }
+    fields.extend(run.shard.iter().map(|own| Field::new("shard", shard(load, own))));
     fields.push(Field::new("connect", connect(load, run)));
     fields.extend(opening(load, run, percentiles));
     fields.extend([
@@ -194,8 +247,10 @@ fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
 }
 
 fn connect(load: &Load, run: &Run) -> String {
-    let (connections, after) =
-        (count(load.all_connections(), "connection"), span(run.phases.connect));
+    let own = run.shard.as_ref().and_then(|own| ProcessShard::new(own.number, own.count));
+    let own = own.unwrap_or(ProcessShard::WHOLE);
+    let all = own.part(load.connections.into()) + own.part(load.idle.into());
+    let (connections, after) = (count(all, "connection"), span(run.phases.connect));
     format!("{connections} open after {after}; each {}", latency(&run.latency_ns.connect, &[]))
 }
 
@@ -477,7 +532,7 @@ mod tests {
             ..Latency::default()
         };
         assert_eq!(latency(&few, &[]), "p50 5.0 us  max 9.0 us  mean 5.5 us");
-        let censored = Some(Censored { count: 3, exact_up_to: 80.0 });
+        let censored = Some(Censored { count: 3, exact_up_to: 80.0, youngest_ns: None });
         assert_eq!(marked(&few, &[], censored), "p50 5.0 us  max >=9.0 us  mean >=5.5 us");
         assert_eq!(latency(&Latency::default(), &[]), "no samples");
     }

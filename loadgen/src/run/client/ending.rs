@@ -29,11 +29,12 @@ impl Client {
     pub(super) fn begin_life(&mut self, link: u32, out: &mut Output<'_>) {
         let is_loaded = link < self.shard.count();
         let ends = self.shared.load.lifetime.filter(|_| is_loaded);
+        let number = self.number(link);
         let state = &mut self.links[link as usize];
         state.ends_at = ends.map_or(Nanos::NEVER, |span| self.now + span);
         if let Some(interval) = self.shared.load.ping_interval {
             // Spread over the interval, so that connections opened together do not ping together.
-            let share = f64::from(self.shard.number(link) % 1024 + 1) / 1024.0;
+            let share = f64::from(number % 1024 + 1) / 1024.0;
             state.ping_at = self.now + interval.mul_f64(share);
         }
         self.set_deadline(link, out);
@@ -288,11 +289,7 @@ impl Client {
         if let Some((link, state)) =
             self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())
         {
-            return Some(format!(
-                "connection {}: {:?}",
-                self.shard.number(link as u32),
-                state.ledger
-            ));
+            return Some(format!("connection {}: {:?}", self.number(link as u32), state.ledger));
         }
         let sum = |count: fn(&Ledger) -> u64| {
             self.links.iter().map(|link| count(&link.ledger)).sum::<u64>()

@@ -165,6 +165,7 @@ pub struct Client {
     shared: Arc<Shared>,
     worker: usize,
     shard: Shard,
+    idle_shard: Shard,
     reports: Sender<Report>,
     links: Vec<ConnectionState>,
     /// Links of a closed loop with room in their pipeline; all of one turn are filled together.
@@ -230,7 +231,10 @@ impl Client {
     /// Returns the handler of the connections of worker number `worker`.
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
         let shard = shared.shard(worker);
-        let random = Random::new(shared.load.seed, 1 + worker as u64);
+        let idle_shard = shared.idle_shard(worker);
+        // Streams belong to the workers of all processes.
+        let stream = u64::from(shard.worker);
+        let random = Random::new(shared.load.seed, 1 + stream);
         let loaded = |_| {
             ConnectionState::new(match shared.load.rate_per_s {
                 None => Ledger::closed(shared.load.pipeline),
@@ -238,11 +242,12 @@ impl Client {
             })
         };
         let idle = |_| ConnectionState::new(Ledger::default());
-        let idle = (0..shared.idle_shard(worker).count()).map(idle);
+        let idle = (0..idle_shard.count()).map(idle);
         let links: Vec<_> = (0..shard.count()).map(loaded).chain(idle).collect();
         Self {
             worker,
             shard,
+            idle_shard,
             reports,
             compression: Compression::new(&shared, links.len()),
             links,
@@ -264,7 +269,7 @@ impl Client {
             retiring: 0,
             reopen: Vec::new(),
             retries: BinaryHeap::new(),
-            jitter: Random::new(shared.load.seed, (1 << 63) + worker as u64),
+            jitter: Random::new(shared.load.seed, (1 << 63) + stream),
             failing: None,
             budget: shared.budget(worker),
             started: Nanos(0),
@@ -285,6 +290,15 @@ impl Client {
     pub(crate) fn into_tally(mut self) -> Tally {
         self.finish_counts();
         self.tally
+    }
+
+    /// Returns the number of a connection over all workers and processes. Idle connections follow
+    /// the others.
+    pub(super) fn number(&self, link: u32) -> u32 {
+        match link.checked_sub(self.shard.count()) {
+            None => self.shard.number(link),
+            Some(idle) => self.shard.connections + self.idle_shard.number(idle),
+        }
     }
 
     fn report(&self, report: Report) {
@@ -324,11 +338,11 @@ impl Client {
             None => (0..self.shard.count()).for_each(|link| self.mark(link)),
             Some(per_s) => {
                 let (epoch, start, end) = (window.epoch(), window.start(), window.end());
-                // A stream of its own: the plan does not depend on what is sent.
-                let random = Random::new(load.seed, u64::MAX - self.worker as u64);
-                self.schedule = Some(Schedule::new(load.arrival, per_s, epoch, self.shard, random));
+                let schedule = Schedule::new(load.arrival, per_s, epoch, self.shard, load.seed);
+                self.schedule = Some(schedule);
                 // A limited number of messages takes so long on average.
-                let limit = self.shared.limited_messages().map(|messages| messages as f64 / per_s);
+                let limit = load.messages.filter(|_| load.ends_with_last_echo());
+                let limit = limit.map(|messages| messages as f64 / per_s);
                 let limit = limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 let expected = limit.map_or(end, |span| end.min(start + span));
                 self.pace = Some(PaceMeter::new(epoch, start, expected, limit.is_some()));

@@ -48,10 +48,11 @@ impl Client {
         }
     }
 
-    /// Returns the time to begin a connection: at even distances over all workers.
+    /// Returns the time to begin a connection: at even distances over all workers
+    /// and processes.
     fn connect_due(&self, link: u32) -> Nanos {
         let Some(rate) = self.shared.load.connect_rate else { return Nanos(0) };
-        self.started + Duration::from_secs_f64(f64::from(self.shard.number(link)) / rate)
+        self.started + Duration::from_secs_f64(f64::from(self.number(link)) / rate)
     }
 
     fn begin_connect(&mut self, link: u32, now: Nanos, w: &mut Worker<'_, Self>) {
@@ -73,11 +74,9 @@ impl Client {
     pub(super) fn connect(&mut self, link: u32, w: &mut Worker<'_, Self>) -> bool {
         let Some(index) = self.address_of(link) else { return false };
         let to = self.shared.addresses[index];
-        let (of_four, of_six) = &self.shared.source_ips;
-        let sources = if to.is_ipv4() { of_four } else { of_six };
-        let source = sources.get(self.shard.number(link) as usize % sources.len().max(1));
+        let source = self.shared.source_ip(&to, self.number(link));
         let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
-        let from = source.map(|&ip| url::source(ip, scope));
+        let from = source.map(|ip| url::source(ip, scope));
         w.connect(Connect {
             to,
             from,
