@@ -16,6 +16,7 @@ pub(crate) mod format;
 pub(crate) mod goal;
 pub(crate) mod host;
 pub mod load;
+pub(crate) mod merge;
 pub(crate) mod report;
 pub mod result;
 pub mod run;

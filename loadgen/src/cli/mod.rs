@@ -12,6 +12,7 @@ mod experiment;
 mod foreign_flags;
 mod goal;
 mod history;
+mod merge;
 mod output;
 mod packaging;
 mod pairs;
@@ -83,6 +84,8 @@ struct Arguments {
 enum Command {
     /// Drive one server with one load and print what was measured.
     Run(Box<run::RunArguments>),
+    /// Merge the documents of shards (`run --shard`) into that of their whole load, exactly.
+    Merge(merge::MergeArguments),
     /// List the scenarios: loads with a name, for `run`, `duel`, `aa` and experiments.
     Scenarios(scenarios::ScenariosArguments),
     /// Run an experiment: servers x scenarios x rounds, by its name or from a file, and store the
@@ -189,6 +192,7 @@ pub fn main() -> ExitCode {
     }
     let ended = match &arguments.command {
         Some(Command::Run(run)) => run.execute(),
+        Some(Command::Merge(merge)) => merge.execute(),
         Some(Command::Scenarios(scenarios)) => scenarios.execute(),
         Some(Command::Conformance(conformance)) => conformance.execute(),
         Some(Command::Experiment(experiment)) => experiment.execute(),

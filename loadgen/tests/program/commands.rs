@@ -14,13 +14,15 @@ use super::documents::{commands, documents, root};
 use super::{Scratch, loadgen, text};
 
 /// Commands that are not run here, by their beginning, and the reason.
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("duel ", "loadgen/tests/run/duel.rs runs it"),
     ("aa ", "loadgen/tests/run/duel.rs runs it"),
     ("proof ", "takes a minute in a debug build; duel.rs runs it"),
     ("history ", "needs a git checkout; stored.rs runs it"),
     ("compare HEAD~1 HEAD", "needs a session of each commit; stored.rs compares"),
     ("selfcheck", "selfcheck.rs runs it"),
+    ("merge ", "needs the documents of shards; shards.rs merges"),
+    ("run ws://127.0.0.1:9001/ -R 20k --shard $i/4", "is part of a loop; shards.rs runs shards"),
     ("echo ", "never ends by itself; echo_client.rs and scripts/autobahn.sh run it"),
 ];
 

@@ -15,6 +15,7 @@ mod misbehaving;
 mod modules;
 mod packaging;
 mod selfcheck;
+mod shards;
 mod stored;
 mod tables;
 mod terminal;

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the lowest to the highest.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "format",
     "load",
     "host",
     "target",
     "result",
     "run",
+    "merge",
     "goal",
     "compare",
     "experiment",
