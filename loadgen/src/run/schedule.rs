@@ -72,7 +72,8 @@ impl PartialEq for NextArrival {
 
 impl Eq for NextArrival {}
 
-/// A worker's part of the connections: every `threads`-th from `worker` on.
+/// A worker's part of the connections: every `threads`-th from `worker` on. Both count the workers
+/// of all processes that share the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) worker: u32,

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use super::url::Url;
 use crate::load::Transport;
 
+/// Exchanges, at least: the shortest round trip bounds the difference most.
+const LEAST: u32 = 4;
 /// Width of bounds that is narrow enough.
 const NARROW: Duration = Duration::from_millis(25);
 /// Pause between two exchanges. It is the width of bounds that a Date gives.
@@ -72,13 +74,14 @@ pub(crate) fn offset(
         bail!("a tcp:// server has no Date");
     }
     let began = Instant::now();
-    let mut bounds = None;
+    let (mut bounds, mut exchanges) = (None, 0);
     loop {
         let exchanged = exchange(url, addresses, tls)?;
         let found = bounds.map_or(Some(exchanged), |bounds| intersection(bounds, exchanged));
         let found = found.ok_or_else(|| anyhow!("the server's answers have no clock in common"))?;
-        let width = found.high_ns.abs_diff(found.low_ns);
-        if u128::from(width) <= NARROW.as_nanos() || began.elapsed() >= LONGEST {
+        exchanges += 1;
+        let width = Duration::from_nanos(found.high_ns.abs_diff(found.low_ns));
+        if (exchanges >= LEAST && width <= NARROW) || began.elapsed() >= LONGEST {
             return Ok(found);
         }
         bounds = Some(found);
