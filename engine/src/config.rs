@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::socket::Congestion;
+use crate::spread::SpreadMember;
 
 /// Socket on which a worker accepts connections.
 #[derive(Debug)]
@@ -124,6 +125,10 @@ pub struct Config {
     /// all odd ports first, for every connection again once they are taken: thousands of
     /// connections to one address then cost half a millisecond each.
     pub local_ports: Option<RangeInclusive<u16>>,
+    /// The worker's end of a [`spread`](crate::spread()) of accepted connections over several
+    /// workers, which have the same listeners. `None`: the worker keeps what it accepts. io_uring
+    /// needs Linux 6.7 for it; on older kernels the worker keeps what it accepts.
+    pub spread: Option<SpreadMember>,
     /// Bytes of a receive buffer of the epoll and tokio-uring engines.
     pub receive_buffer: usize,
     /// Sizes and limits of the io_uring engine.
@@ -142,6 +147,7 @@ impl Default for Config {
             spin: Spin::Off,
             congestion: None,
             local_ports: None,
+            spread: None,
             receive_buffer: RECEIVE_BUFFER,
             uring: UringConfig::default(),
         }

@@ -44,6 +44,7 @@ mod remote;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod socket;
+mod spread;
 mod table;
 mod time;
 pub mod tls;
@@ -62,7 +63,8 @@ pub use kind::{EngineChoice, EngineKind, UnknownEngine};
 pub use output::{Commands, Output, Record, Segment};
 pub use pool::BufferPool;
 pub use remote::{Inbox, Remote, remote};
-pub use time::{Nanos, process_cpu_time};
+pub use spread::{SpreadMember, spread};
+pub use time::{Nanos, process_cpu_time, thread_cpu_time};
 pub use {rustls, webpki};
 
 /// Drives one worker on the calling thread until the handler calls [`WorkerCore::stop`].

@@ -27,16 +27,19 @@ pub enum Mutation {
     BacklogTailDropped,
     /// A receive buffer of a send that failed is returned twice.
     BufferReturnedTwice,
+    /// A worker keeps its descriptor of a connection that it has handed over.
+    HandedOverKept,
 }
 
 impl Mutation {
     /// All mutations.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::GenerationUnchecked,
         Self::BufferReturnedEarly,
         Self::MoreIgnored,
         Self::BacklogTailDropped,
         Self::BufferReturnedTwice,
+        Self::HandedOverKept,
     ];
 }
 

@@ -34,7 +34,8 @@ pub fn remote() -> io::Result<(Remote, Inbox)> {
 
 impl Remote {
     /// Wakes the worker. `bits` are combined (OR) with the bits of earlier calls that have not
-    /// reached [`Handler::woken`](crate::Handler::woken) yet. The highest bit is for TLS.
+    /// reached [`Handler::woken`](crate::Handler::woken) yet. Without bits the handler is told
+    /// nothing. The highest bit is for TLS.
     pub fn wake(&self, bits: u64) {
         // Release pairs with the Acquire of `take`: the worker sees what was written before the
         // wake.
@@ -47,6 +48,11 @@ impl Remote {
 }
 
 impl Inbox {
+    /// Returns a handle that wakes this worker.
+    pub(crate) fn remote(&self) -> Remote {
+        Remote(Arc::clone(&self.0))
+    }
+
     /// Takes the bits of all wakes since the last call. The eventfd is emptied first, so that no
     /// wake is lost in between.
     pub(crate) fn take(&self) -> u64 {

@@ -71,6 +71,13 @@ impl Sub for Nanos {
     }
 }
 
+/// Returns the CPU time of the calling thread.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.cast_unsigned(), spent.tv_nsec as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,11 +26,15 @@ pub(crate) enum OpKind {
     Wake,
     Watch,
     PeerAddress,
+    /// Handing an accepted connection over to another worker.
+    HandOver,
+    /// A connection that another worker has handed over. The slot of its token is the listener.
+    TakeOver,
 }
 
 impl OpKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [OpKind; 11] = [
+        const ALL: [OpKind; 13] = [
             OpKind::Accept,
             OpKind::Connect,
             OpKind::Receive,
@@ -42,6 +46,8 @@ impl OpKind {
             OpKind::Wake,
             OpKind::Watch,
             OpKind::PeerAddress,
+            OpKind::HandOver,
+            OpKind::TakeOver,
         ];
         ALL.get(usize::from(byte).wrapping_sub(1)).copied()
     }

@@ -97,7 +97,7 @@ impl<'a, H: Handler> Engine<'a, H> {
         }
         Ok(Self {
             config,
-            connections: Connections::new(config, EpollIo::new(poller), LISTENER)?,
+            connections: Connections::new(config, EpollIo::new(poller), LISTENER, &inbox)?,
             listeners: vec![ListenerEvents::default(); config.listeners.len()],
             inbox,
             is_woken: false,
@@ -127,7 +127,12 @@ impl<'a, H: Handler> Engine<'a, H> {
         self.handle_events(handler, ready);
         self.read_all(handler);
         self.accept_all(handler);
-        let bits = if std::mem::take(&mut self.is_woken) { self.inbox.take() } else { 0 };
+        let mut bits = 0;
+        if std::mem::take(&mut self.is_woken) {
+            bits = self.inbox.take();
+            self.connections.expect_handed_over();
+        }
+        self.connections.accept_handed_over(handler);
         self.connections.finish_turn(handler, bits);
         self.flush();
         self.arm_listeners()

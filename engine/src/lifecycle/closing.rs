@@ -61,8 +61,9 @@ impl<H: Handler, I: Io> Connections<H, I> {
         self.ended.connections.push((id, cause));
     }
 
-    /// Ends all connections, at the end of the run.
+    /// Ends all connections, at the end of the run. Other workers hand none over any more.
     pub(crate) fn end_all(&mut self) {
+        self.spread = None;
         let ids: Vec<ConnId> = self.table.iter().map(|(id, _)| id).collect();
         for id in ids {
             self.end(id, Cause::Shutdown);
@@ -89,6 +90,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
         self.ended.discarded.remove(&id);
         if c.is_accepted {
             self.counts.accepted -= 1;
+            self.count_end();
         } else {
             self.counts.outgoing -= 1;
         }

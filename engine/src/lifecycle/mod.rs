@@ -15,7 +15,7 @@ mod send_queue;
 mod turn;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::DerefMut;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,6 +32,8 @@ use crate::incoming::Listeners;
 use crate::outgoing;
 use crate::output::{Commands, Output, Record};
 use crate::pool::BufferPool;
+use crate::remote::Inbox;
+use crate::spread::{Inlet, Membership};
 use crate::table::Table;
 use crate::time::Nanos;
 use crate::wheel::Wheel;
@@ -132,6 +134,10 @@ pub(crate) struct Connections<H: Handler, I: Io> {
     changed: Vec<ConnId>,
     ended: Ended,
     listeners: Listeners,
+    /// The worker's place among those that spread their connections evenly.
+    spread: Option<Membership>,
+    /// Other workers may have handed connections over.
+    expects_handed_over: bool,
     counts: Counts,
     pub(crate) limits: Limits,
     /// Time at which the turn began.
@@ -141,10 +147,12 @@ pub(crate) struct Connections<H: Handler, I: Io> {
 }
 
 impl<H: Handler, I: Io> Connections<H, I> {
-    /// Creates an empty table for the connections of `config`, of at most `max_slots`.
-    pub(crate) fn new(config: &Config, io: I, max_slots: u32) -> io::Result<Self> {
+    /// Creates an empty table for the connections of `config`, of at most `max_slots`. Other
+    /// workers wake the worker of `inbox` when they hand a connection over.
+    pub(crate) fn new(config: &Config, io: I, max_slots: u32, inbox: &Inbox) -> io::Result<Self> {
         let slots = config.max_accepted.saturating_add(config.max_connects).min(max_slots as usize);
         let now = Nanos::monotonic();
+        let inlet = || Inlet::Queue(VecDeque::new(), inbox.remote());
         Ok(Self {
             table: Table::new(slots),
             io,
@@ -153,6 +161,8 @@ impl<H: Handler, I: Io> Connections<H, I> {
             changed: Vec::new(),
             ended: Ended::default(),
             listeners: Listeners::new(&config.listeners)?,
+            spread: config.spread.as_ref().map(|s| s.join(config.max_accepted, inlet())),
+            expects_handed_over: false,
             counts: Counts::default(),
             limits: Limits {
                 max_accepted: config.max_accepted,

@@ -8,12 +8,14 @@ use crate::connection::{ConnId, Connect, Origin, State};
 use crate::handler::Handler;
 use crate::incoming::{self, AcceptState, Accepted};
 use crate::outgoing;
+use crate::spread::{HandedOver, Membership};
 use crate::time::Nanos;
 
 impl<H: Handler, I: Io> Connections<H, I> {
-    /// Returns whether the worker accepts at a listener.
+    /// Returns whether the worker accepts at a listener. One that stops does not: what it opened
+    /// after the report of all ends would never be closed.
     pub(crate) fn is_accepting(&self, listener: usize) -> bool {
-        self.listeners.is_accepting(listener)
+        !self.is_stopping && self.listeners.is_accepting(listener)
     }
 
     /// Accepts one connection at `socket`, the socket of a listener, if the worker accepts there.
@@ -35,13 +37,51 @@ impl<H: Handler, I: Io> Connections<H, I> {
             Err(error) if incoming::is_passing(error) => return Accepted::One,
             Err(_) => return self.stop_accepting(AcceptState::Starved(self.now + incoming::RETRY)),
         };
-        let Ok(id) = self.insert(socket, State::Open, 0) else {
-            return self.stop_accepting(AcceptState::Starved(self.now + incoming::RETRY));
-        };
+        let mut accepted = Some(HandedOver { socket, listener: listener as u16, peer });
+        if let Some(spread) = &self.spread {
+            accepted = accepted.and_then(|accepted| spread.place(accepted));
+        }
+        match accepted.map(|accepted| self.open_accepted(handler, accepted)) {
+            Some(Err(_)) => self.stop_accepting(AcceptState::Starved(self.now + incoming::RETRY)),
+            // It is open here, or on its way to another worker.
+            Some(Ok(())) | None => Accepted::One,
+        }
+    }
+
+    /// Notes that other workers may have handed connections over.
+    pub(crate) fn expect_handed_over(&mut self) {
+        self.expects_handed_over = self.spread.is_some();
+    }
+
+    /// Opens the connections that other workers have handed over. Those beyond
+    /// [`Config::max_accepted`](crate::Config::max_accepted) wait until some have gone.
+    pub(crate) fn accept_handed_over(&mut self, handler: &mut H) {
+        while self.expects_handed_over && self.counts.accepted < self.limits.max_accepted {
+            match self.spread.as_ref().and_then(Membership::take) {
+                Some(accepted) => {
+                    // Without memory for it the connection is closed: its listener is another's.
+                    let _ = self.open_accepted(handler, accepted);
+                }
+                None => self.expects_handed_over = false,
+            }
+        }
+    }
+
+    /// Opens an accepted connection that is counted for this worker.
+    fn open_accepted(&mut self, handler: &mut H, accepted: HandedOver) -> io::Result<()> {
+        let HandedOver { socket, listener, peer } = accepted;
+        let id = self.insert(socket, State::Open, 0).inspect_err(|_| self.count_end())?;
         self.counts.accepted += 1;
         self.counters.accepted += 1;
-        self.open(handler, id, Origin::Accepted { listener: listener as u16, peer });
-        Accepted::One
+        self.open(handler, id, Origin::Accepted { listener, peer });
+        Ok(())
+    }
+
+    /// Counts the end of an accepted connection among the workers.
+    pub(super) fn count_end(&self) {
+        if let Some(spread) = &self.spread {
+            spread.count_end();
+        }
     }
 
     fn stop_accepting(&mut self, state: AcceptState) -> Accepted {

@@ -47,6 +47,9 @@ impl<H: Handler, I: Io> WorkerCore<H> for Connections<H, I> {
 
     fn listening(&mut self, listener: u16, on: bool) {
         self.listeners.set_wanted(usize::from(listener), on);
+        if let Some(spread) = &self.spread {
+            spread.set_accepting(listener, on);
+        }
     }
 
     fn local_addr(&self, listener: u16) -> Option<SocketAddr> {

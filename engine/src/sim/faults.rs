@@ -45,6 +45,8 @@ pub struct Faults {
     pub lazy_enters: u32,
     /// Operations progress outside of any enter, as with a ring without deferred task work.
     pub unasked_work: u32,
+    /// A connection cannot be handed over to another ring: ENFILE, ENOMEM, or its worker has ended.
+    pub hand_over_errors: u32,
     /// Prompt sends are executed after their enter has returned.
     pub late_sends: bool,
     /// The kernel cannot be asked for the address of a connection's peer.
@@ -74,6 +76,7 @@ impl Faults {
             unasked_work: often().min(100),
             late_sends: often() > 0,
             untold_peers: often() > 0,
+            hand_over_errors: often(),
             ..Self::default()
         }
     }
@@ -138,6 +141,9 @@ counts! {
     stalls: "stalls",
     late_sends: "late sends",
     unasked_work: "unasked work",
+    hand_over_errors: "refused hand-overs",
+    /// Connections that were handed over to another ring.
+    hand_overs: "hand-overs",
     /// Completions that found no room in the queue.
     overflows: "overflows",
     /// Bytes that reached the peer.

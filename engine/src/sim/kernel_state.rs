@@ -1,6 +1,7 @@
 //! State of the kernel's side of one simulated ring.
 
 use std::collections::VecDeque;
+use std::os::fd::RawFd;
 
 use crate::sim::buffers::Buffers;
 use crate::sim::socket::SocketId;
@@ -31,13 +32,39 @@ pub(super) struct Pending {
 }
 
 pub(super) enum Work {
-    Accept { listener: usize, multishot: bool, address: *mut Address },
-    Connect { socket: SocketId, refused: bool },
-    Receive { socket: SocketId, once: bool },
-    Send { socket: SocketId, pieces: Pieces, patient: bool },
-    Shutdown { slot: u32, socket: SocketId },
+    Accept {
+        listener: usize,
+        multishot: bool,
+        address: *mut Address,
+    },
+    Connect {
+        socket: SocketId,
+        refused: bool,
+    },
+    Receive {
+        socket: SocketId,
+        once: bool,
+    },
+    Send {
+        socket: SocketId,
+        pieces: Pieces,
+        patient: bool,
+    },
+    Shutdown {
+        slot: u32,
+        socket: SocketId,
+    },
     Poll,
-    Watch { socket: SocketId },
+    Watch {
+        socket: SocketId,
+    },
+    /// `done`: the other ring has the socket, in this slot.
+    HandOver {
+        socket: SocketId,
+        to: usize,
+        token: Token,
+        done: Option<usize>,
+    },
 }
 
 impl Work {
@@ -47,7 +74,8 @@ impl Work {
             | Self::Receive { socket, .. }
             | Self::Send { socket, .. }
             | Self::Shutdown { socket, .. }
-            | Self::Watch { socket } => Some(socket),
+            | Self::Watch { socket }
+            | Self::HandOver { socket, .. } => Some(socket),
             Self::Accept { .. } | Self::Poll => None,
         }
     }
@@ -68,6 +96,8 @@ pub(super) struct Kernel {
     pub(super) buffers: Buffers,
     /// End of the wait, while the worker waits inside an enter.
     pub(super) waiting: Option<Nanos>,
+    /// Descriptor that other rings know the ring by.
+    pub(super) descriptor: Option<RawFd>,
     /// True if the eventfd is readable.
     pub(super) woken: bool,
     /// True if the worker ends: it waits alone, cancels and closes everything.
@@ -97,6 +127,7 @@ impl Kernel {
             accepted,
             buffers,
             waiting: None,
+            descriptor: None,
             woken: false,
             finishing: false,
             gone: false,
@@ -110,6 +141,11 @@ impl Kernel {
 
     pub(super) fn socket(&self, slot: u32) -> Option<SocketId> {
         self.table.get(slot as usize).copied().flatten()
+    }
+
+    /// Lowest direct descriptor that is free on accept.
+    pub(super) fn free_slot(&self) -> Option<usize> {
+        (0..self.accepted).find(|&slot| self.socket(slot as u32).is_none())
     }
 
     /// Send that has not read a buffer yet, or whose outcome the engine does not know.

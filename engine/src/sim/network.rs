@@ -43,10 +43,15 @@ impl World {
         self.sockets.len() - 1
     }
 
-    /// Listener that a socket connects to, where it has room.
+    /// Listener that a socket connects to, where it has room. Of several with one address it is
+    /// always the same one of a socket, as with `SO_REUSEPORT`, and often the first.
     pub(super) fn listener_of(&self, id: SocketId) -> Option<usize> {
         let to = self.sockets[id].to;
-        self.listeners.iter().position(|l| Some(l.addr) == to && l.queue.len() < QUEUE)
+        let all = self.listeners.iter().enumerate().filter(|(_, l)| Some(l.addr) == to);
+        let count = all.clone().count();
+        let hash = (id.wrapping_mul(0x9e37_79b9) >> 8) % (2 * count).max(1);
+        let (listener, state) = all.clone().nth(if hash < count { hash } else { 0 })?;
+        (state.queue.len() < QUEUE).then_some(listener)
     }
 
     /// Creates a connection: its other end waits in the listener's queue.
@@ -85,6 +90,13 @@ impl World {
         let socket = &mut self.sockets[id];
         self.happened.half_closes += u64::from(!socket.fin_arrived && !socket.fin_sent);
         socket.fin_sent = true;
+    }
+
+    /// Handles the close of a descriptor.
+    pub(super) fn release(&mut self, id: SocketId) {
+        if !self.rings.iter().any(|ring| ring.table.contains(&Some(id))) {
+            self.drop_socket(id);
+        }
     }
 
     /// Handles the close of the last descriptor. Unread input causes a reset (tcp(7)).

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -56,15 +57,18 @@ impl SimulatedRing {
 
 impl Drop for SimulatedRing {
     fn drop(&mut self) {
-        let kernel = &mut self.world.borrow_mut().rings[self.index];
+        let mut world = self.world.borrow_mut();
+        let kernel = &mut world.rings[self.index];
         // The memory that entries and operations point at is freed with the worker.
         kernel.queue.clear();
         let left = kernel.pending.len();
         kernel.pending.clear();
         let finishing = kernel.finishing;
         kernel.gone = true;
+        let table = std::mem::take(&mut kernel.table);
+        table.into_iter().flatten().for_each(|socket| world.release(socket));
         if left > 0 && finishing {
-            self.world.borrow_mut().violate(format!("{left} operations outlived their worker"));
+            world.violate(format!("{left} operations outlived their worker"));
         }
     }
 }
@@ -118,6 +122,17 @@ impl Ring for SimulatedRing {
 
     fn tells_peer_addresses(&mut self) -> io::Result<bool> {
         Ok(!self.world.borrow().faults.untold_peers)
+    }
+
+    /// The descriptor of an eventfd, which stands for the ring.
+    fn descriptor(&self) -> io::Result<OwnedFd> {
+        let stand_in = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        self.world.borrow_mut().rings[self.index].descriptor = Some(stand_in.as_raw_fd());
+        Ok(stand_in)
+    }
+
+    fn hands_over(&mut self) -> io::Result<bool> {
+        Ok(true)
     }
 
     fn sends_finish_inside_enter(&mut self) -> io::Result<bool> {

@@ -15,6 +15,7 @@ use crate::handler::Handler;
 use crate::incoming::Accepted;
 use crate::lifecycle::{Connection, Connections, Io};
 use crate::outgoing;
+use crate::remote::Inbox;
 use crate::time::Nanos;
 use crate::wheel::TICK;
 
@@ -45,9 +46,9 @@ pub(super) struct Core<H: Handler> {
 }
 
 impl<H: Handler> Core<H> {
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
+    pub(super) fn new(config: &Config, inbox: &Inbox) -> io::Result<Self> {
         Ok(Self {
-            connections: Connections::new(config, TaskIo::default(), u32::MAX)?,
+            connections: Connections::new(config, TaskIo::default(), u32::MAX, inbox)?,
             turn: Turn::default(),
             listeners: vec![None; config.listeners.len()],
             max_receive: config.receive_buffer.max(FIRST_RECEIVE),
@@ -88,14 +89,18 @@ impl<H: Handler> Core<H> {
     }
 
     /// Finishes the turn. Returns the time at which the next turn must begin even if no event
-    /// arrives.
-    pub(super) fn turn(&mut self, handler: &mut H, bits: u64) -> Nanos {
+    /// arrives. `wake`: the bits of a wake, if there was one.
+    pub(super) fn turn(&mut self, handler: &mut H, wake: Option<u64>) -> Nanos {
         self.enter_turn();
         self.connections.counters.turns += 1;
         self.connections.counters.enters += 1;
         self.turn.is_wanted = false;
         self.connections.report_ended(handler);
-        self.connections.finish_turn(handler, bits);
+        if wake.is_some() {
+            self.connections.expect_handed_over();
+        }
+        self.connections.accept_handed_over(handler);
+        self.connections.finish_turn(handler, wake.unwrap_or(0));
         self.flush_all();
         for (index, task) in self.listeners.iter_mut().enumerate() {
             if task.is_some() && self.connections.is_accepting(index) {

@@ -75,7 +75,7 @@ pub(crate) fn run<H: Handler>(
 ) -> Result<Counters, EngineError> {
     let runtime = build(config.uring.sq_entries, config.uring.cq_entries)?;
     let setup_error = EngineError::system("setting up the tasks of tokio-uring");
-    let core = Core::new(config).map_err(&setup_error)?;
+    let core = Core::new(config, &inbox).map_err(&setup_error)?;
     // SAFETY: the tasks hold the only clones beside `shared`. They are dropped with the runtime
     // below, and `shared` ends with this function, while the caller's exclusive borrow of the
     // handler lasts longer. Nothing here uses `handler` directly.
@@ -183,17 +183,17 @@ async fn drive<H: Handler>(
         tasks::listen(shared, index, watch_readable(listener.socket.as_fd())?);
     }
     while !shared.has_panicked() && !shared.enter(|core, _| core.connections.is_stopping) {
-        let bits = poll_fn(|cx| {
+        let wake = poll_fn(|cx| {
             let has_fired = timer.poll_fired(cx)?;
-            let bits = poll_wakes(&wakes, inbox, cx)?;
-            if has_fired || bits != 0 || shared.enter(|core, _| core.poll_turn(cx)) {
-                return Poll::Ready(io::Result::Ok(bits));
+            let wake = poll_wakes(&wakes, inbox, cx)?;
+            if has_fired || wake.is_some() || shared.enter(|core, _| core.poll_turn(cx)) {
+                return Poll::Ready(io::Result::Ok(wake));
             }
             Poll::Pending
         });
-        let bits = bits.await?;
+        let wake = wake.await?;
         if !shared.has_panicked() {
-            let next = shared.enter(|core, handler| core.turn(handler, bits));
+            let next = shared.enter(|core, handler| core.turn(handler, wake));
             shared.start_tasks();
             timer.set(next)?;
         }
@@ -232,16 +232,12 @@ fn watch_readable(fd: BorrowedFd<'_>) -> io::Result<Watched> {
     tasks::watch(Rc::new(fd.try_clone_to_owned()?), Interest::READABLE)
 }
 
-/// Returns the bits of new wakes. For none it returns 0, and the task is woken by the next wake.
-fn poll_wakes(event: &Watched, inbox: &Inbox, cx: &mut Context<'_>) -> io::Result<u64> {
-    while let Poll::Ready(guard) = event.poll_read_ready(cx) {
-        guard?.clear_ready();
-        let bits = inbox.take();
-        if bits != 0 {
-            return Ok(bits);
-        }
-    }
-    Ok(0)
+/// Returns the bits of new wakes, 0 where connections were handed over. `None` without a wake; the
+/// task is woken by the next one.
+fn poll_wakes(event: &Watched, inbox: &Inbox, cx: &mut Context<'_>) -> io::Result<Option<u64>> {
+    let Poll::Ready(guard) = event.poll_read_ready(cx) else { return Ok(None) };
+    guard?.clear_ready();
+    Ok(Some(inbox.take()))
 }
 
 /// The engine's one timerfd(2).

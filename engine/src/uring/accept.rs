@@ -5,10 +5,14 @@
 //! slot. The kernel would close those with a bare FIN. So if few slots are free, or the kernel
 //! cannot be asked for addresses, single accepts replace it, never more than there are free slots.
 //! The other connections wait in the listener's queue.
+//!
+//! Workers that [spread](crate::spread()) their connections hand some of them over: the kernel puts
+//! the socket into the other ring, and then this worker closes its own descriptor of it.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -17,6 +21,7 @@ use crate::config::{Config, Listener};
 use crate::connection::Origin;
 use crate::incoming;
 use crate::socket::BACKLOG;
+use crate::spread::Membership;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
 use crate::uring::address::Address;
@@ -26,6 +31,10 @@ use crate::uring::slots::{Flags, Slot};
 
 /// Single accepts armed per listener.
 const SINGLES: usize = 32;
+
+/// Room for each listener below which a worker gets no connections of others. Its single accepts
+/// find a free descriptor then, also beside connections that are about to leave it.
+pub(super) const ROOM_FOR_ACCEPTS: usize = 2 * SINGLES;
 
 /// Room in the table below which single accepts take over: a multishot accept may take a listener's
 /// whole queue at once.
@@ -60,6 +69,17 @@ pub(super) enum Accepted {
     Known(Origin),
     /// The address of its peer is to be asked for first.
     Unnamed { listener: u16 },
+    /// Another worker is to have it.
+    Elsewhere { listener: u16, worker: usize, ring: Arc<OwnedFd> },
+}
+
+/// A connection that is being handed over.
+struct HandOver {
+    slot: u32,
+    listener: u16,
+    worker: usize,
+    /// Keeps the ring of the other worker open until the kernel is done with it.
+    _ring: Arc<OwnedFd>,
 }
 
 /// All accept operations of a worker.
@@ -75,6 +95,10 @@ pub(super) struct Acceptors<'c> {
     /// Addresses for further questions.
     #[expect(clippy::vec_box, reason = "a question takes the box: its address stays in place")]
     spare: Vec<Box<Address>>,
+    /// The worker's place among those that spread their connections evenly.
+    spread: Option<Membership>,
+    /// Connections that are being handed over to other workers.
+    handing_over: Vec<HandOver>,
     /// Length of an address of each listener's family.
     address_lens: Vec<u32>,
     /// True if each listener is to accept.
@@ -97,8 +121,8 @@ fn address_len(listener: &Listener) -> u32 {
 
 impl<'c> Acceptors<'c> {
     /// Acceptors of every listener, none of them armed. `names_peers`: the kernel can be asked for
-    /// the address of a connection's peer.
-    pub(super) fn new(config: &'c Config, names_peers: bool) -> Self {
+    /// the address of a connection's peer. `spread`: the worker's place among others.
+    pub(super) fn new(config: &'c Config, names_peers: bool, spread: Option<Membership>) -> Self {
         let listeners = 0..config.listeners.len() as u16;
         let acceptor = |listener, multishot| Acceptor {
             listener,
@@ -116,6 +140,8 @@ impl<'c> Acceptors<'c> {
             naming: VecDeque::new(),
             answered: 0,
             spare: Vec::new(),
+            spread,
+            handing_over: Vec::new(),
             all: listeners.clone().flat_map(of_listener).collect(),
             address_lens: config.listeners.iter().map(address_len).collect(),
             on: listeners.map(|_| true).collect(),
@@ -132,12 +158,26 @@ impl<'c> Acceptors<'c> {
             *state = on;
             self.check = true;
         }
+        if let Some(spread) = &self.spread {
+            spread.set_accepting(listener, on);
+        }
     }
 
-    /// Records that an accepted connection has left the table.
-    pub(super) fn left(&mut self) {
+    /// Records that an accepted connection has left the table. `is_own`: it was counted for this
+    /// worker.
+    pub(super) fn left(&mut self, is_own: bool) {
         self.open -= 1;
         self.check = true;
+        if let Some(spread) = self.spread.as_ref().filter(|_| is_own) {
+            spread.count_end();
+        }
+    }
+
+    /// Records that the worker ends: others hand nothing over any more.
+    pub(super) fn leave(&self) {
+        if let Some(spread) = &self.spread {
+            spread.leave();
+        }
     }
 
     /// Time at which accepting continues after an error.
@@ -209,19 +249,67 @@ impl<'c> Acceptors<'c> {
             return None;
         }
         let listener = a.listener;
-        let is_unnamed = a.multishot && self.config.listeners[usize::from(listener)].peer_addresses;
-        let accepted = if is_unnamed {
+        let peer = if a.multishot { None } else { a.address.take() };
+        let elsewhere = self.spread.as_ref().and_then(|spread| spread.place_in_ring(listener));
+        let accepted = match elsewhere {
+            Some((worker, ring)) => Accepted::Elsewhere { listener, worker, ring },
+            None if peer.is_some() => Accepted::Known(Origin::Accepted { listener, peer }),
+            None => self.without_peer(listener),
+        };
+        self.count_opened();
+        Some((c.result.cast_unsigned(), accepted))
+    }
+
+    /// Records a connection that another worker has handed over.
+    pub(super) fn take_over(&mut self, listener: u16) -> Accepted {
+        self.count_opened();
+        self.without_peer(listener)
+    }
+
+    /// An accepted connection of which nothing is known.
+    fn without_peer(&self, listener: u16) -> Accepted {
+        if self.config.listeners[usize::from(listener)].peer_addresses {
             Accepted::Unnamed { listener }
         } else {
-            let peer = if a.multishot { None } else { a.address.take() };
-            Accepted::Known(Origin::Accepted { listener, peer })
-        };
-        counters.accepted += 1;
+            Accepted::Known(Origin::Accepted { listener, peer: None })
+        }
+    }
+
+    /// Counts a connection that has come into the table.
+    fn count_opened(&mut self) {
         self.open += 1;
         if self.config.max_accepted.saturating_sub(self.open) <= BURST {
             self.check = true;
         }
-        Some((c.result.cast_unsigned(), accepted))
+    }
+
+    /// Hands an accepted connection over to the worker of `ring`.
+    pub(super) fn hand_over<C, R: Ring>(
+        &mut self,
+        slot: u32,
+        s: &mut Slot<C>,
+        (listener, worker, ring): (u16, usize, Arc<OwnedFd>),
+        queues: &mut Queues<R>,
+    ) {
+        let token = Token::new(OpKind::TakeOver, u32::from(listener), 0);
+        let op = Op::HandOver { slot, to: ring.as_raw_fd(), token };
+        s.flags.set(Flags::HANDED_OVER);
+        self.handing_over.push(HandOver { slot, listener, worker, _ring: ring });
+        queues.push(s.token(OpKind::HandOver, slot), op);
+    }
+
+    /// Handles the outcome of handing a connection over. Returns it if the other worker could not
+    /// take it: then it is counted here.
+    pub(super) fn on_hand_over(&mut self, c: Completion) -> Option<Accepted> {
+        let at = self.handing_over.iter().position(|h| h.slot == c.token.slot())?;
+        let HandOver { listener, worker, .. } = self.handing_over.swap_remove(at);
+        if c.result >= 0 {
+            return None;
+        }
+        if let Some(spread) = &self.spread {
+            spread.keep(worker);
+        }
+        Some(self.without_peer(listener))
     }
 
     /// Asks for the address of the peer of an accepted connection. The question is answered by the

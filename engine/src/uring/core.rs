@@ -5,6 +5,7 @@
 //! meaning of each completion and the calls of the handler.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accounting::Counters;
@@ -13,8 +14,9 @@ use crate::connection::{Cause, State};
 use crate::error::EngineError;
 use crate::handler::Handler;
 use crate::remote::Inbox;
+use crate::spread::{Inlet, Membership};
 use crate::token::{OpKind, Token};
-use crate::uring::accept::Acceptors;
+use crate::uring::accept::{self, Acceptors};
 use crate::uring::closing::Closing;
 use crate::uring::connect::Connects;
 use crate::uring::inbound::Inbound;
@@ -63,6 +65,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
             && ring.sends_finish_inside_enter().map_err(EngineError::system("trial of sends"))?;
         let names_peers =
             ring.tells_peer_addresses().map_err(EngineError::system("trial of peer addresses"))?;
+        let spread = join(&mut ring, config, names_peers)?;
         let capacity = accepted as usize + config.max_connects;
         Ok(Self {
             config,
@@ -74,7 +77,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
             inbound: Inbound::new(uring.large_receive),
             outbound: Outbound::new(config),
             closing: Closing::default(),
-            acceptors: Acceptors::new(config, names_peers),
+            acceptors: Acceptors::new(config, names_peers, spread),
             connects: Connects::new(accepted, super::as_slots(config.max_connects)),
             counters: Counters::default(),
             wakes: 0,
@@ -282,6 +285,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     /// Ends the run. Offers the turn's output to the kernel once, and reports every connection
     /// closed. Afterwards no operation can touch memory that is about to be freed.
     pub(crate) fn finish(mut self, handler: &mut H) -> Result<Counters, EngineError> {
+        self.acceptors.leave();
         self.queues.submit();
         self.queues.collect();
         if self.queues.failure.is_none() && self.queues.is_submitted() {
@@ -323,11 +327,44 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         }
         self.queues.submit();
         let end = self.queues.clock() + QUIESCE;
-        self.queues.await_all(end)
+        self.queues.await_all(end, |c| {
+            if c.token.kind() == Some(OpKind::HandOver) {
+                // A connection that could not be handed over ends with this worker.
+                self.acceptors.on_hand_over(c);
+            }
+        })
     }
 
     /// The worker's counters.
     pub(super) fn counted(&self) -> Counters {
         Counters { enters: self.queues.enters, overflows: self.queues.overflows, ..self.counters }
     }
+}
+
+/// Takes the worker's place among those that spread their connections evenly. `None` where there is
+/// none, or the kernel cannot hand connections over.
+fn join<R: Ring>(
+    ring: &mut R,
+    config: &Config,
+    names_peers: bool,
+) -> Result<Option<Membership>, EngineError> {
+    let Some(spread) = &config.spread else { return Ok(None) };
+    // A ring that was given a connection has to ask for its peer.
+    let works = names_peers
+        && ring.hands_over().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the trial of handing connections over failed");
+            false
+        });
+    if !works {
+        if spread.is_first() {
+            tracing::warn!(
+                "the kernel spreads the connections over the workers, because it cannot hand them over between rings (Linux 6.7)"
+            );
+        }
+        return Ok(None);
+    }
+    let descriptor = ring.descriptor().map_err(EngineError::system("descriptor of the ring"))?;
+    let reserved = accept::ROOM_FOR_ACCEPTS * config.listeners.len();
+    let capacity = config.max_accepted.saturating_sub(reserved);
+    Ok(Some(spread.join(capacity, Inlet::Ring(Arc::new(descriptor)))))
 }

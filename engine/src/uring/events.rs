@@ -7,7 +7,7 @@ use crate::output::{Commands, Output};
 use crate::time::Nanos;
 use crate::token::OpKind;
 use crate::uring::accept::Accepted;
-use crate::uring::closing::Closing;
+use crate::uring::closing::{Closing, close_descriptor};
 use crate::uring::connect;
 use crate::uring::core::Core;
 use crate::uring::inbound;
@@ -35,6 +35,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             OpKind::Watch => self.on_watch(c),
             OpKind::Close => self.on_close(handler, c),
             OpKind::PeerAddress => self.on_peer_address(handler, c),
+            OpKind::HandOver => self.on_hand_over(handler, c),
+            OpKind::TakeOver => self.on_take_over(handler, c),
         }
     }
 
@@ -53,16 +55,57 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         else {
             return;
         };
+        self.occupy(slot);
+        self.begin_accepted(handler, slot, accepted);
+    }
+
+    /// Handles the arrival of a connection that another worker has accepted.
+    fn on_take_over(&mut self, handler: &mut H, c: Completion) {
+        let slot = c.result.cast_unsigned();
+        let accepted = self.acceptors.take_over(c.token.slot() as u16);
+        self.occupy(slot);
+        self.begin_accepted(handler, slot, accepted);
+    }
+
+    /// Takes a slot of the table for an accepted connection, whose descriptor the kernel chose.
+    fn occupy(&mut self, slot: u32) {
         self.slots.grow_to(slot);
         let s = &mut self.slots[slot];
         debug_assert!(s.state == State::Closed, "the kernel chose a slot that is in use");
         s.flags.set(Flags::ACCEPTED);
+        s.state = State::Connecting;
+    }
+
+    /// Begins with an accepted connection.
+    fn begin_accepted(&mut self, handler: &mut H, slot: u32, accepted: Accepted) {
+        let s = &mut self.slots[slot];
         match accepted {
-            Accepted::Known(from) => self.open(handler, slot, from),
+            Accepted::Known(from) => {
+                self.counters.accepted += 1;
+                self.open(handler, slot, from);
+            }
             Accepted::Unnamed { listener } => {
-                s.state = State::Connecting;
+                self.counters.accepted += 1;
                 self.acceptors.ask_peer(slot, s, listener, &mut self.queues);
                 self.inbound.rearm(slot);
+            }
+            Accepted::Elsewhere { listener, worker, ring } => {
+                self.acceptors.hand_over(slot, s, (listener, worker, ring), &mut self.queues);
+            }
+        }
+    }
+
+    /// Handles the outcome of handing a connection over. Its descriptor here is closed, unless the
+    /// other worker could not take it.
+    fn on_hand_over(&mut self, handler: &mut H, c: Completion) {
+        let slot = c.token.slot();
+        let Some(s) = self.slots.of(c.token) else { return };
+        match self.acceptors.on_hand_over(c) {
+            None if mutated!(HandedOverKept) => {}
+            None => close_descriptor(slot, s, &mut self.queues),
+            Some(accepted) => {
+                s.flags.clear(Flags::HANDED_OVER);
+                self.begin_accepted(handler, slot, accepted);
             }
         }
     }
@@ -368,7 +411,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         self.timers.update(slot, &self.slots[slot]);
         let id = gone.id(slot);
         if gone.flags.any(Flags::ACCEPTED) {
-            self.acceptors.left();
+            self.acceptors.left(!gone.flags.any(Flags::HANDED_OVER));
         } else {
             self.connects.put(slot);
         }

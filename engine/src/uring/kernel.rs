@@ -3,12 +3,12 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{self, CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
 use crate::config::UringConfig;
@@ -28,6 +28,10 @@ const SO_PEERNAME: u32 = 28;
 
 /// IORING_REGISTER_FILE_ALLOC_RANGE (io_uring_register_file_alloc_range(3)).
 const REGISTER_FILE_ALLOC_RANGE: libc::c_uint = 25;
+
+/// Waits for the outcome of a trial.
+const TRIAL_WAITS: u32 = 100;
+const TRIAL_WAIT: Duration = Duration::from_millis(10);
 
 /// `struct io_uring_file_index_range`: the range in which the kernel looks for a free direct
 /// descriptor.
@@ -130,7 +134,7 @@ impl KernelRing {
             }
             Op::Accept { listener, multishot: false, address } => {
                 let (addr, len) = Address::as_ptrs(address);
-                let slot = Some(io_uring::types::DestinationSlot::auto_target());
+                let slot = Some(types::DestinationSlot::auto_target());
                 opcode::Accept::new(Fd(listener), addr, len).file_index(slot).build()
             }
             Op::PeerAddress { slot, address, len } => peer_address(opcode::SetSockOpt::new(
@@ -140,6 +144,7 @@ impl KernelRing {
                 Address::as_ptrs(address).0.cast_const().cast(),
                 len,
             )),
+            Op::HandOver { slot, to, token } => hand_over(Fd(to), slot, token.bits()),
             Op::Connect { slot, to } => {
                 let (addr, len) = Address::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
@@ -230,6 +235,12 @@ fn peer_address(option: opcode::SetSockOpt) -> Entry {
         command.write_unaligned(SOCKET_GETSOCKOPT);
     }
     entry
+}
+
+/// Makes the entry that puts the socket in `slot` into a free direct descriptor of another ring.
+fn hand_over(to: Fd, slot: u32, user_data: u64) -> Entry {
+    let free = types::DestinationSlot::auto_target();
+    opcode::MsgRingSendFd::new(to, Fixed(slot), free, user_data).build()
 }
 
 /// Returns a function that turns the error of registering `what` into an engine error.
@@ -334,6 +345,37 @@ impl Ring for KernelRing {
         let Some(done) = self.ring.completion().next() else { return Ok(false) };
         drop(ManuallyDrop::into_inner(address));
         Ok(done.result().cast_unsigned() == len)
+    }
+
+    fn descriptor(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring is open, and stays so during the call.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        Ok(rustix::io::fcntl_dupfd_cloexec(ring, 0)?)
+    }
+
+    fn hands_over(&mut self) -> io::Result<bool> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        const ARRIVED: u64 = 1;
+        let mut other = setup::ring(&super::SMALL).map_err(io::Error::other)?;
+        other.submitter().register_files_sparse(1)?;
+        let (ours, _theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        self.ring.submitter().register_files_update(0, &[ours.as_raw_fd()])?;
+        let entry = hand_over(Fd(other.as_raw_fd()), 0, ARRIVED);
+        // SAFETY: the operation refers to no memory.
+        unsafe { self.ring.submission().push(&entry) }.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut own = None;
+        for _ in 0..TRIAL_WAITS {
+            // An interrupted wait is repeated.
+            let _ = self.enter(Wait::Until(Nanos::monotonic() + TRIAL_WAIT));
+            own = self.ring.completion().next().map(|done| done.result());
+            if own.is_some() {
+                break;
+            }
+        }
+        let arrived = other.completion().next().map(|c| (c.user_data(), c.result()));
+        self.ring.submitter().register_files_update(0, &[-1])?;
+        Ok(own == Some(0) && arrived == Some((ARRIVED, 0)))
     }
 
     fn sends_finish_inside_enter(&mut self) -> io::Result<bool> {

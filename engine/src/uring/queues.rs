@@ -204,19 +204,25 @@ impl<R: Ring> Queues<R> {
 
     /// Counts an operation as ended where this is its last completion.
     pub(super) fn count_ended(&mut self, c: Completion) {
-        let was_not_counted = c.token.kind() == Some(OpKind::Send) && self.sends_finish;
+        let was_not_counted = match c.token.kind() {
+            Some(OpKind::Send) => self.sends_finish,
+            // Another worker's operation.
+            Some(OpKind::TakeOver) => true,
+            _ => false,
+        };
         if !c.more && !was_not_counted {
             self.outstanding -= 1;
         }
     }
 
-    /// Waits until every outstanding operation has ended, at most until `end`. Returns whether they
-    /// have.
-    pub(super) fn await_all(&mut self, end: Nanos) -> bool {
+    /// Waits until every outstanding operation has ended, at most until `end`. Passes each
+    /// completion to `ended`. Returns whether all have.
+    pub(super) fn await_all(&mut self, end: Nanos, mut ended: impl FnMut(Completion)) -> bool {
         loop {
             self.collect();
             while let Some(completion) = self.completions.pop() {
                 self.count_ended(completion);
+                ended(completion);
             }
             if self.outstanding == 0 {
                 return true;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use crate::time::Nanos;
 use crate::token::Token;
@@ -21,6 +21,9 @@ pub(crate) enum Op {
     /// address of the listener's family. The completion is there when the enter that consumes the
     /// operation returns.
     PeerAddress { slot: u32, address: *mut Address, len: u32 },
+    /// Put the socket in `slot` into a free direct descriptor of the ring `to`. There a completion
+    /// with `token` has its index, before the operation's own. The slot keeps the socket too.
+    HandOver { slot: u32, to: RawFd, token: Token },
     /// Connect the socket in `slot`.
     Connect { slot: u32, to: *const Address },
     /// Receive into provided buffers until cancelled or, with `once`, into one.
@@ -131,6 +134,20 @@ pub(crate) trait Ring {
     ///
     /// When the test itself cannot be made.
     fn tells_peer_addresses(&mut self) -> io::Result<bool>;
+
+    /// Returns a descriptor of this ring, for [`Op::HandOver`] of others.
+    ///
+    /// # Errors
+    ///
+    /// Fails when descriptors are exhausted.
+    fn descriptor(&self) -> io::Result<OwnedFd>;
+
+    /// Tests whether [`Op::HandOver`] works. No direct descriptor is in use yet.
+    ///
+    /// # Errors
+    ///
+    /// When the test itself cannot be made.
+    fn hands_over(&mut self) -> io::Result<bool>;
 
     /// Tests whether a send that need not wait has finished, with its error completion there, when
     /// the enter returns.

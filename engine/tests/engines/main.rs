@@ -15,6 +15,7 @@ mod descriptors;
 mod ends;
 mod limits;
 mod scarcity;
+mod spread;
 mod stage;
 mod timing;
 mod tls;
@@ -154,6 +155,20 @@ engines! {
         slots_used_again_keep_bytes_apart,
         a_blocking_listener_does_not_stop_the_worker,
         accepted_peers_have_their_addresses,
+    };
+    spread::{
+        one_by_one_they_differ_by_one_at_most,
+        all_at_once_they_differ_by_one_at_most,
+        churn_keeps_them_within_a_tenth,
+        a_worker_without_room_gets_nothing,
+        a_full_worker_keeps_others_waiting_and_loses_none,
+        a_worker_that_does_not_listen_gets_nothing,
+        a_worker_that_has_ended_gets_nothing,
+        workers_that_end_together_close_everything,
+        a_connection_that_moves_has_its_peers_address,
+        bytes_before_the_move_arrive,
+        tls_works_on_a_connection_that_moves,
+        slots_of_moved_connections_are_used_again,
     };
     descriptors::{
         as_many_connections_as_descriptors_allow,

@@ -45,7 +45,7 @@ fn roots() -> RootCertStore {
     roots
 }
 
-fn server() -> TlsSettings {
+pub(crate) fn server() -> TlsSettings {
     let identity = identity();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.clone()));
     let config = server_config(vec![identity.certificate.clone()], key).expect("a server's side");
@@ -63,10 +63,10 @@ fn serve(case: &Case, script: Script) -> Running {
     Running::start_tls(case, case.config(), server(), script)
 }
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 
 /// The library's buffered client, over a blocking socket.
-fn client(running: &Running, version: &'static SupportedProtocolVersion) -> Client {
+pub(crate) fn client(running: &Running, version: &'static SupportedProtocolVersion) -> Client {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
@@ -80,7 +80,7 @@ fn client(running: &Running, version: &'static SupportedProtocolVersion) -> Clie
     )
 }
 
-fn echo_of(client: &mut Client, bytes: &[u8]) {
+pub(crate) fn echo_of(client: &mut Client, bytes: &[u8]) {
     client.write_all(bytes).expect("write");
     let mut back = vec![0; bytes.len()];
     client.read_exact(&mut back).expect("an echo");

@@ -31,4 +31,5 @@ caught! {
     an_ignored_end_of_a_multishot_receive_is_caught: MoreIgnored within 100;
     a_dropped_tail_of_a_backlog_is_caught: BacklogTailDropped within 100;
     a_buffer_returned_twice_is_caught: BufferReturnedTwice within 100;
+    a_descriptor_kept_after_a_hand_over_is_caught: HandedOverKept within 100;
 }

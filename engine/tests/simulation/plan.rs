@@ -43,6 +43,8 @@ pub(crate) struct Setting {
     /// True if no connection may fail.
     pub(crate) gentle: bool,
     pub(crate) server: Config,
+    /// Number of workers of the server, which spread their connections evenly.
+    pub(crate) servers: usize,
     pub(crate) client: Config,
     pub(crate) peer_addresses: bool,
     pub(crate) parallel: usize,
@@ -56,7 +58,10 @@ impl Setting {
         let gentle = random.chance(400);
         let faults = if gentle { Faults::survivable(random) } else { Faults::deadly(random) };
         let (mut server, mut client) = (config(random), config(random));
-        server.max_accepted = random.pick(&[1, 3, 8, 8192]);
+        let servers = random.pick(&[1, 2, 3]);
+        // Nothing is handed over to a worker with few free places.
+        let tables: &[_] = if servers == 1 { &[1, 3, 8, 8192] } else { &[8, 70, 8192, 8192] };
+        server.max_accepted = random.pick(tables);
         server.high_water = random.pick(&[300, 5_000, 60_000]);
         client.max_connects = random.pick(&[2, 8, 64]);
         if gentle {
@@ -77,12 +82,27 @@ impl Setting {
             faults,
             gentle,
             server,
+            servers,
             client,
             peer_addresses: random.chance(500),
             parallel: random.pick(&[1, 4, 12]),
             plans,
             stop_after,
         }
+    }
+}
+
+/// Returns a configuration like `config`, without its listeners.
+pub(crate) fn like(config: &Config) -> Config {
+    Config {
+        max_accepted: config.max_accepted,
+        max_connects: config.max_connects,
+        high_water: config.high_water,
+        write_stall: config.write_stall,
+        linger: config.linger,
+        spin: config.spin,
+        uring: config.uring,
+        ..Config::default()
     }
 }
 

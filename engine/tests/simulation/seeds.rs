@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::sim::{Bounds, Happened, Random, SimulatedWorker, Simulation, Step, Violation};
+use engine::{Config, SpreadMember};
 
 use crate::STOP;
 use crate::client::Client;
-use crate::plan::Setting;
+use crate::plan::{Setting, like};
 use crate::server::Server;
 use crate::story::{Stories, stories};
 
@@ -35,6 +36,8 @@ pub(crate) fn run_with(seed: u64, change: fn(&mut Setting)) -> Result<Happened, 
 struct Seed {
     random: Random,
     setting: Setting,
+    /// Configurations of the server's workers.
+    servers: Vec<Config>,
     sim: Simulation,
     stories: Stories,
     addr: SocketAddr,
@@ -47,35 +50,45 @@ impl Seed {
         change(&mut setting);
         let mut sim = Simulation::new(random.word(), setting.faults, STEPS);
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
-        let listener = sim.listener(addr, setting.peer_addresses).expect("a descriptor");
-        setting.server.listeners.push(listener);
+        let mut ends = engine::spread(setting.servers);
+        let servers = (0..setting.servers).map(|_| {
+            let listener = sim.listener(addr, setting.peer_addresses).expect("a descriptor");
+            let spread = ends.pop().filter(|_| setting.servers > 1);
+            Config { listeners: vec![listener], spread, ..like(&setting.server) }
+        });
+        let servers = servers.collect();
         let stories = stories(&setting.plans);
-        Self { random, setting, sim, stories, addr }
+        Self { random, setting, servers, sim, stories, addr }
     }
 
     fn run(mut self) -> Result<Happened, String> {
         let setting = &self.setting;
-        let server = Server::new(
-            self.stories.clone(),
-            Random::new(self.random.word()),
-            setting.peer_addresses,
-        );
+        let mut servers = Vec::new();
+        for config in &self.servers {
+            let random = Random::new(self.random.word());
+            let server = Server::new(self.stories.clone(), random, setting.peer_addresses);
+            servers
+                .push(self.sim.worker(config, bounds(setting, false), server).expect("a worker"));
+        }
         let client = Client::new(
             self.stories.clone(),
             Random::new(self.random.word()),
             self.addr,
             setting.parallel,
         );
-        let mut server =
-            self.sim.worker(&setting.server, bounds(setting, false), server).expect("a worker");
         let mut client =
             self.sim.worker(&setting.client, bounds(setting, true), client).expect("a worker");
-        self.sim = go(self.sim, setting, &mut server, &mut client).map_err(|violation| {
-            let stories = self.stories.borrow();
-            let open: Vec<_> =
-                stories.iter().filter(|s| s.is_open()).map(|s| format!("{s:?}\n")).collect();
-            format!("{violation}{}", open.concat())
-        })?;
+        let counts = || {
+            let spread = self.servers[0].spread.as_ref();
+            spread.map(SpreadMember::connections).unwrap_or_default()
+        };
+        self.sim =
+            go(self.sim, setting, &mut servers, &mut client, counts).map_err(|violation| {
+                let stories = self.stories.borrow();
+                let open: Vec<_> =
+                    stories.iter().filter(|s| s.is_open()).map(|s| format!("{s:?}\n")).collect();
+                format!("{violation}{}", open.concat())
+            })?;
         for story in self.stories.borrow().iter() {
             story.check(&self.sim, &self.setting)?;
         }
@@ -85,33 +98,49 @@ impl Seed {
 
 type Run = Result<Simulation, Violation>;
 
-/// Runs until all connections are gone, and then until the workers have ended.
-fn go(
+/// Runs until all connections are gone, and then until the workers have ended. `counts` are those
+/// of the spread.
+fn go<'c>(
     mut sim: Simulation,
     setting: &Setting,
-    server: &mut SimulatedWorker<'_, Server>,
-    client: &mut SimulatedWorker<'_, Client>,
+    servers: &mut [SimulatedWorker<'c, Server>],
+    client: &mut SimulatedWorker<'c, Client>,
+    counts: impl Fn() -> Vec<usize>,
 ) -> Run {
     let all = setting.plans.len();
     if let Some(turns) = setting.stop_after {
-        sim.run(&mut [client, server], |sim, w| sim.happened().turns >= turns || all_gone(w))?;
+        let done =
+            |sim: &Simulation, w: &[&mut dyn Step]| sim.happened().turns >= turns || all_gone(w);
+        sim.run(&mut workers(servers, client), done)?;
     } else {
-        sim.run(&mut [client, server], |_, w| all_gone(w))?;
-        if client.handler().over < all {
-            return Err(sim.violation("connections are missing", &[client, server]));
-        }
-        let out = [server.buffers_out(), client.buffers_out()];
-        if out != [0, 0] {
-            return Err(sim.violation(
-                &format!("{out:?} buffers are out without connections"),
-                &[client, server],
-            ));
+        sim.run(&mut workers(servers, client), |_, w| all_gone(w))?;
+        let out = [&*client as &dyn Step].into_iter().chain(servers.iter().map(|s| s as &dyn Step));
+        let out: usize = out.map(Step::buffers_out).sum();
+        let wrong = if client.handler().over < all {
+            Some("connections are missing".to_owned())
+        } else if out > 0 {
+            Some(format!("{out} buffers are out without connections"))
+        } else if counts().iter().any(|&count| count > 0) {
+            Some(format!("without connections the workers count {:?}", counts()))
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            return Err(sim.violation(&wrong, &workers(servers, client)));
         }
     }
-    server.wake(STOP);
+    servers.iter().for_each(|server| server.wake(STOP));
     client.wake(STOP);
-    sim.run(&mut [client, server], |_, w| w.iter().all(|w| w.is_over()))?;
+    sim.run(&mut workers(servers, client), |_, w| w.iter().all(|w| w.is_over()))?;
     Ok(sim)
+}
+
+fn workers<'w, 'c>(
+    servers: &'w mut [SimulatedWorker<'c, Server>],
+    client: &'w mut SimulatedWorker<'c, Client>,
+) -> Vec<&'w mut (dyn Step + 'w)> {
+    let servers = servers.iter_mut().map(|server| server as &mut dyn Step);
+    std::iter::once(client as &mut dyn Step).chain(servers).collect()
 }
 
 fn all_gone(workers: &[&mut dyn Step]) -> bool {

@@ -21,7 +21,7 @@ impl World {
             Work::Connect { socket, refused } => refused || self.listener_of(socket).is_some(),
             Work::Receive { socket, .. } => self.sockets[socket].readable(),
             Work::Send { socket, patient, .. } => !patient || self.sockets[socket].writable(),
-            Work::Shutdown { .. } => true,
+            Work::Shutdown { .. } | Work::HandOver { .. } => true,
             Work::Poll => self.rings[ring].woken,
             Work::Watch { socket } => self.sockets[socket].broken,
         }
@@ -98,6 +98,25 @@ impl World {
                 self.rings[ring].woken = false;
                 self.complete_multishot(ring, token, i32::from(libc::POLLIN))
             }
+            &Work::HandOver { socket, to, token: arrival, done: None } => {
+                match self.hand_over(socket, to, arrival) {
+                    Ok(slot) => {
+                        // Its own completion comes behind that of the other ring.
+                        let done = Some(slot);
+                        pending.work = Work::HandOver { socket, to, token: arrival, done };
+                        pending.due = Nanos(self.clock.0 + self.random.below(50_000) as u64);
+                        true
+                    }
+                    Err(errno) => {
+                        self.post(ring, token, -errno);
+                        false
+                    }
+                }
+            }
+            Work::HandOver { done: Some(slot), .. } => {
+                self.post(ring, token, *slot as i32);
+                false
+            }
             Work::Watch { .. } => {
                 self.post(ring, token, i32::from(libc::POLLERR | libc::POLLHUP));
                 false
@@ -128,8 +147,7 @@ impl World {
             return false;
         }
         let Some(socket) = self.listeners[listener].queue.pop_front() else { return true };
-        let kernel = &self.rings[ring];
-        let Some(slot) = (0..kernel.accepted).find(|&s| kernel.socket(s as u32).is_none()) else {
+        let Some(slot) = self.rings[ring].free_slot() else {
             self.violate("accepted beyond the table".to_owned());
             self.drop_socket(socket);
             self.post(ring, token, -libc::ENFILE);
@@ -146,6 +164,22 @@ impl World {
         }
         self.post(ring, token, slot as i32);
         false
+    }
+
+    /// Puts a socket into the table of another ring. Fails with an error number.
+    fn hand_over(&mut self, socket: SocketId, to: usize, arrival: Token) -> Result<usize, i32> {
+        if self.random.chance(self.faults.hand_over_errors) {
+            self.happened.hand_over_errors += 1;
+            return Err(self.random.pick(&[libc::ENFILE, libc::ENOMEM, libc::EOWNERDEAD]));
+        }
+        if self.rings[to].gone {
+            return Err(libc::EOWNERDEAD);
+        }
+        let slot = self.rings[to].free_slot().ok_or(libc::ENFILE)?;
+        self.happened.hand_overs += 1;
+        self.put(to, slot, socket);
+        self.post(to, arrival, slot as i32);
+        Ok(slot)
     }
 
     fn connect(&mut self, ring: usize, token: Token, socket: SocketId, refused: bool) -> bool {

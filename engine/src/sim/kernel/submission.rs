@@ -33,6 +33,19 @@ impl World {
                     world.post(ring, token, if from.is_some() { 0 } else { -libc::ENOTCONN });
                 });
             }
+            Op::HandOver { slot, to, token: arrival } => {
+                self.with_socket(ring, token, slot, |world, socket| {
+                    let to = world.rings.iter().position(|r| r.descriptor == Some(to));
+                    match to.filter(|&to| to != ring) {
+                        Some(to) => {
+                            let due = Nanos(world.clock.0 + world.random.below(50_000) as u64);
+                            let work = Work::HandOver { socket, to, token: arrival, done: None };
+                            world.begin(ring, token, work, due);
+                        }
+                        None => world.post(ring, token, -libc::EBADFD),
+                    }
+                });
+            }
             Op::Connect { slot, .. } => self.issue_connect(ring, token, slot),
             Op::Receive { slot, once } => self.with_socket(ring, token, slot, |world, socket| {
                 let now = world.random.chance(700);
@@ -49,7 +62,10 @@ impl World {
             }),
             Op::Cancel { target } => self.cancel(ring, token, target),
             Op::CancelAll => {
-                self.rings[ring].pending.iter_mut().for_each(|p| p.cancelled = true);
+                // The kernel cannot cancel what another worker's thread does.
+                let all = self.rings[ring].pending.iter_mut();
+                all.filter(|p| !matches!(p.work, Work::HandOver { .. }))
+                    .for_each(|p| p.cancelled = true);
                 self.post(ring, token, 0);
             }
             Op::Close { slot } => self.close(ring, token, slot),
@@ -200,7 +216,7 @@ impl World {
             self.violate(what);
         }
         self.rings[ring].table[slot as usize] = None;
-        self.drop_socket(socket);
+        self.release(socket);
         if !finishing && self.random.chance(self.faults.stale) {
             let due = Nanos(self.clock.0 + self.random.below(2_000_000) as u64);
             let receive = Token::new(OpKind::Receive, slot, token.generation());
