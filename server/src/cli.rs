@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admission::{Admission, Origins};
 use crate::config::{
-    Config, EchoSettings, ListenAddress, ListenAddressError, Protocol, place_workers,
+    Config, EchoSettings, ListenAddress, ListenAddressError, Protocol, Spread, place_workers,
 };
 use crate::connection::Heartbeat;
 use crate::counted::counted;
@@ -123,6 +123,11 @@ struct Arguments {
     /// falls back [default: auto].
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", help_heading = WORKERS)]
     engine: Option<EngineChoice>,
+
+    /// Spread of connections over several workers: even gives each to the worker with the fewest,
+    /// kernel leaves each where the kernel's hash puts it. On uring, even needs Linux 6.7.
+    #[arg(long, value_enum, default_value_t = Spreading::Even, help_heading = WORKERS)]
+    spread: Spreading,
 
     /// Time to spin before an idle worker blocks in the kernel: 0, a time, or always. Trades CPU
     /// for latency. Not for tokio-uring.
@@ -273,6 +278,21 @@ struct Arguments {
     /// value`.
     #[arg(long, requires = "version", help_heading = OUTPUT)]
     verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Spreading {
+    Kernel,
+    Even,
+}
+
+impl From<Spreading> for Spread {
+    fn from(spreading: Spreading) -> Self {
+        match spreading {
+            Spreading::Kernel => Self::Kernel,
+            Spreading::Even => Self::Even,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -493,6 +513,7 @@ impl Arguments {
             settings: self.settings(),
             engine: self.engine.unwrap_or(EngineChoice::Auto),
             cpus,
+            spread: self.spread.into(),
             max_connections: Some(self.max_connections).filter(|&max| max > 0),
             address_limits: AddressLimits {
                 connections: self.max_connections_per_ip,
@@ -729,6 +750,7 @@ mod tests {
             (None, AddressLimits::default())
         );
         assert_eq!(config.spin, Spin::Off);
+        assert_eq!(config.spread, Spread::Even);
         assert_eq!(format!("{:?}", config.uring), format!("{:?}", engine.uring));
         assert_eq!(config.receive_buffer, engine.receive_buffer);
         assert!(!config.cpus.is_empty());
@@ -743,6 +765,8 @@ mod tests {
             "0",
             "--idle-timeout",
             "90s",
+            "--spread",
+            "kernel",
             "--spin",
             "50us",
             "--buffer-size",
@@ -757,6 +781,7 @@ mod tests {
         );
         assert_eq!(config.settings.heartbeat.idle_timeout, Duration::from_secs(90));
         assert_eq!(config.spin, Spin::For(Duration::from_micros(50)));
+        assert_eq!(config.spread, Spread::Kernel);
         assert_eq!((config.uring.buffer_size, config.receive_buffer), (16 << 10, 16 << 10));
         assert_eq!(config.engine, EngineChoice::Named(EngineKind::Epoll));
     }

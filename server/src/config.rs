@@ -21,6 +21,16 @@ use crate::limiter::AddressLimits;
 use crate::rate::Rates;
 use crate::tls::Identity;
 
+/// Way in which connections are spread over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// A worker keeps what the kernel gives to its listener, which it chooses by hash.
+    Kernel,
+    /// The worker with the fewest connections gets the next one.
+    #[default]
+    Even,
+}
+
 /// Protocol of a listener's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -139,6 +149,8 @@ pub struct Config {
     pub engine: EngineChoice,
     /// Processor of each worker; the length is the number of workers. See [`place_workers`].
     pub cpus: Vec<usize>,
+    /// Way in which connections are spread over several workers.
+    pub spread: Spread,
     /// Most open connections of the process; further ones get a 503. `None`: what the limit on open
     /// files allows.
     pub max_connections: Option<u64>,
@@ -176,6 +188,7 @@ impl Default for Config {
             engine: EngineChoice::Auto,
             cpus: affinity::allowed()
                 .map_or_else(|_| vec![0], |cpus| cpus.into_iter().take(1).collect()),
+            spread: Spread::default(),
             max_connections: None,
             address_limits: AddressLimits::default(),
             high_water: engine.high_water,

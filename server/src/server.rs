@@ -13,7 +13,7 @@ use protocol::handshake::server::Refusal;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, AdminListener};
-use crate::config::{Config, ListenAddress, Protocol, Scheme};
+use crate::config::{Config, ListenAddress, Protocol, Scheme, Spread};
 use crate::counted::counted;
 use crate::error::ServeError;
 use crate::limiter::{ConnectionCount, ConnectionLimiter, RefusedConnections};
@@ -98,6 +98,7 @@ impl Server {
             admin: None,
         };
         let mut slots = Vec::new();
+        let mut spread = spreads(config).then(|| engine::spread(config.cpus.len()).into_iter());
         for (index, (&cpu, listeners)) in config.cpus.iter().zip(sockets).enumerate() {
             let (remote, inbox) =
                 engine::remote().map_err(ServeError::system("creating an eventfd"))?;
@@ -107,7 +108,10 @@ impl Server {
                 index,
                 cpu,
                 engine,
-                config: engine_config(config, listeners, room.table),
+                config: engine::Config {
+                    spread: spread.as_mut().and_then(Iterator::next),
+                    ..engine_config(config, listeners, room.table)
+                },
                 inbox,
                 events: sender.clone(),
                 drain_timeout: config.drain_timeout,
@@ -305,12 +309,19 @@ impl Capacity {
             return Err(ServeError::Connections { wanted, reserve, limit });
         }
         // The kernel spreads connections by hash: of few connections, a worker may get far more
-        // than its share.
+        // than its share. A worker that hands them to others has them for a moment, and needs room
+        // to accept more.
         let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let table = as_size(wanted.min(uneven) + refused);
+        let spare = if spreads(config) { 64 * config.listen.len() as u64 } else { 0 };
+        let table = as_size((wanted.min(uneven) + refused + spare).min(limit));
         Ok(Self { connections: as_size(wanted), table, refused: as_size(refused / 2) })
     }
+}
+
+/// Returns whether the workers spread their connections evenly.
+fn spreads(config: &Config) -> bool {
+    config.spread == Spread::Even && config.cpus.len() > 1
 }
 
 /// Warns where other hosts can reach the server and no limit per address is set.

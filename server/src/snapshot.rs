@@ -69,6 +69,8 @@ pub(crate) struct Snapshot {
     pub(crate) load: Load,
     /// Admitted connections that are open.
     pub(crate) open: u64,
+    /// CPU time of the worker's thread.
+    pub(crate) cpu: Duration,
     pub(crate) metrics: WorkerMetrics,
 }
 

@@ -170,7 +170,8 @@ impl WorkerLifecycle {
     ) {
         if let Some(metrics) = metrics {
             let (counters, load, open) = (w.counters(), w.load(), self.limiter.open_here() as u64);
-            self.slot.publish(Snapshot { counters, load, open, metrics });
+            let cpu = engine::thread_cpu_time();
+            self.slot.publish(Snapshot { counters, load, open, cpu, metrics });
         }
         if bits & STOP != 0 {
             w.stop();

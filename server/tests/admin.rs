@@ -52,7 +52,7 @@ impl WorkerHandle {
         assert_eq!(status, 200);
         let samples = content.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("name and value");
-            (name.to_owned(), value.parse().expect("a number"))
+            (name.to_owned(), value.parse::<f64>().expect("a number") as u64)
         });
         samples.collect()
     }
@@ -68,6 +68,36 @@ impl WorkerHandle {
         while !right(self.metrics()[name]) {
             assert!(Instant::now() < end, "{name} is {} for good", self.metrics()[name]);
         }
+    }
+}
+
+#[test]
+fn connections_are_spread_evenly_over_the_workers() {
+    const WORKERS: usize = 16;
+    for engine in engines() {
+        eprintln!("engine {engine}");
+        let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "16"]);
+        let counts = || {
+            let metrics = watched.metrics();
+            let count =
+                |worker| metrics[&format!("sparring_worker_connections{{worker=\"{worker}\"}}")];
+            (0..WORKERS).map(count).collect::<Vec<_>>()
+        };
+        let mut open = Vec::new();
+        for n in 1..=4 * WORKERS {
+            open.push(watched.server.open());
+            if n % 7 == 0 || n == 4 * WORKERS {
+                let counts = counts();
+                let (most, least) = (counts.iter().max(), counts.iter().min());
+                assert_eq!(counts.iter().sum::<u64>(), n as u64, "{counts:?}");
+                assert!(
+                    most.zip(least).is_some_and(|(most, least)| most - least <= 1),
+                    "{counts:?}"
+                );
+            }
+        }
+        let cpu = "sparring_worker_cpu_seconds_total{worker=\"15\"}";
+        assert!(watched.metrics().contains_key(cpu), "{cpu}");
     }
 }
 

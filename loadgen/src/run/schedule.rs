@@ -252,6 +252,23 @@ mod tests {
     }
 
     #[test]
+    fn connections_of_workers_differ_by_one_at_most() {
+        for (connections, threads) in [(64, 16), (512, 16), (10, 4), (3, 5), (1, 1)] {
+            let shards: Vec<_> =
+                (0..threads).map(|worker| Shard { worker, threads, connections }).collect();
+            let counts = shards.iter().map(|shard| shard.count());
+            let (least, most) = (counts.clone().min(), counts.max());
+            assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 1));
+            let mut numbers: Vec<_> = shards
+                .iter()
+                .flat_map(|shard| (0..shard.count()).map(|link| shard.number(link)))
+                .collect();
+            numbers.sort_unstable();
+            assert!(numbers.into_iter().eq(0..connections), "each connection has one worker");
+        }
+    }
+
+    #[test]
     fn message_k_is_due_after_k_gaps_on_connection_k_mod_c_whatever_the_threads() {
         for (connections, threads) in [(1, 1), (64, 1), (10, 4), (7, 7)] {
             let all = messages(

@@ -1,7 +1,7 @@
 //! The workers' counters in Prometheus' text format (version 0.0.4).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use engine::{Counters, EngineKind, Load};
 
@@ -40,7 +40,7 @@ impl Text {
     }
 
     /// Writes a sample. Labels are constants or numbers, so that nothing needs escaping.
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let _ = write!(self.0, "sparring_{name}");
         for (n, (label, is)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{label}=\"{is}\"", if n == 0 { '{' } else { ',' });
@@ -186,7 +186,21 @@ fn per_worker(text: &mut Text, workers: &[(Snapshot, bool)]) {
     let numbers: Vec<String> = (0..workers.len()).map(|n| n.to_string()).collect();
     text.family("worker_up", "gauge", "1 for a worker that has just answered.");
     for (number, (_, is_of_now)) in numbers.iter().zip(workers) {
-        text.sample("worker_up", &[("worker", number)], (*is_of_now).into());
+        text.sample("worker_up", &[("worker", number)], u64::from(*is_of_now));
+    }
+    text.family(
+        "worker_connections",
+        "gauge",
+        "Connections of each worker, refused ones included.",
+    );
+    for (number, (snapshot, _)) in numbers.iter().zip(workers) {
+        text.sample("worker_connections", &[("worker", number)], snapshot.load.connections);
+    }
+    text.family("worker_cpu_seconds_total", "counter", "CPU time of each worker's thread.");
+    for (number, (snapshot, _)) in numbers.iter().zip(workers) {
+        let seconds = snapshot.cpu.as_secs_f64();
+        let seconds = format_args!("{seconds:.6}");
+        text.sample("worker_cpu_seconds_total", &[("worker", number)], seconds);
     }
     for (name, help, value) in PER_WORKER {
         let name = format!("worker_{name}_total");
@@ -199,6 +213,8 @@ fn per_worker(text: &mut Text, workers: &[(Snapshot, bool)]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::snapshot::WorkerMetrics;
 
@@ -209,7 +225,8 @@ mod tests {
             metrics.closes.by_client.count(Some(4321));
             let counters = Counters { turns, bytes_in: 10, ..Counters::default() };
             let load = Load { connections: 3, not_read: 1, unsent: 100 };
-            (Snapshot { counters, load, open: 2, metrics }, turns > 5)
+            let cpu = Duration::from_millis(1500);
+            (Snapshot { counters, load, open: 2, cpu, metrics }, turns > 5)
         };
         let text = exposition(
             &[worker(5, vec![("unmasked-frame", 2)]), worker(7, vec![("unmasked-frame", 1)])],
@@ -227,6 +244,8 @@ mod tests {
             "sparring_worker_up{worker=\"0\"} 0",
             "sparring_worker_up{worker=\"1\"} 1",
             "sparring_worker_turns_total{worker=\"1\"} 7",
+            "sparring_worker_connections{worker=\"1\"} 3",
+            "sparring_worker_cpu_seconds_total{worker=\"1\"} 1.500000",
             "sparring_draining 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -8,8 +8,7 @@
 
 use std::time::Duration;
 
-use engine::Nanos;
-use rustix::time::{ClockId, clock_gettime};
+use engine::{Nanos, thread_cpu_time};
 
 use super::{Client, WorkerPhase};
 
@@ -30,7 +29,7 @@ pub(super) struct Watch {
 impl Client {
     pub(super) fn begin_watch(&mut self) {
         let due = self.now + INTERVAL;
-        self.watch = Watch { due, cpu: thread_cpu(), next: Some(due) };
+        self.watch = Watch { due, cpu: thread_cpu_time(), next: Some(due) };
     }
 
     #[cold]
@@ -55,7 +54,7 @@ impl Client {
     }
 
     fn look_at_own_time(&mut self) {
-        let (now, cpu) = (self.now, thread_cpu());
+        let (now, cpu) = (self.now, thread_cpu_time());
         let window = &self.shared.window;
         // Only the part within the window counts.
         let late = now.min(window.end()).since(self.watch.due.max(window.start()));
@@ -95,9 +94,4 @@ impl Client {
         let oldest = self.links.iter().filter_map(|link| link.ledger.unanswered().next());
         oldest.for_each(|(times, _)| self.tally.waits_at_end(now.since(times.sent)));
     }
-}
-
-fn thread_cpu() -> Duration {
-    let spent = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
 }
