@@ -357,7 +357,7 @@ fn join<R: Ring>(
         });
     if !works {
         if spread.is_first() {
-            tracing::warn!(
+            tracing::info!(
                 "the kernel spreads the connections over the workers, because it cannot hand them over between rings (Linux 6.7)"
             );
         }
