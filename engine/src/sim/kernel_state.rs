@@ -58,12 +58,13 @@ pub(super) enum Work {
     Watch {
         socket: SocketId,
     },
-    /// `done`: the other ring has the socket, in this slot.
+    /// `done`: the other ring has the socket.
     HandOver {
+        slot: u32,
         socket: SocketId,
         to: usize,
         token: Token,
-        done: Option<usize>,
+        done: bool,
     },
 }
 

@@ -7,7 +7,7 @@
 //! The other connections wait in the listener's queue.
 //!
 //! Workers that [spread](crate::spread()) their connections hand some of them over: the kernel puts
-//! the socket into the other ring, and then this worker closes its own descriptor of it.
+//! the socket into the other ring, and then closes the descriptor in this one.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

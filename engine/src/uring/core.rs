@@ -321,7 +321,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     fn quiesce(&mut self) -> bool {
         self.queues.push(Token::new(OpKind::Cancel, 0, 0), Op::CancelAll);
         for (slot, s) in self.slots.iter() {
-            if s.state != State::Closed {
+            // One that is being handed over is closed with that, or with the ring.
+            if s.state != State::Closed && !s.flags.any(Flags::HANDED_OVER) {
                 self.queues.push(s.token(OpKind::Close, slot), Op::Close { slot });
             }
         }

@@ -7,7 +7,7 @@ use crate::output::{Commands, Output};
 use crate::time::Nanos;
 use crate::token::OpKind;
 use crate::uring::accept::Accepted;
-use crate::uring::closing::{Closing, close_descriptor};
+use crate::uring::closing::Closing;
 use crate::uring::connect;
 use crate::uring::core::Core;
 use crate::uring::inbound;
@@ -95,14 +95,17 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         }
     }
 
-    /// Handles the outcome of handing a connection over. Its descriptor here is closed, unless the
-    /// other worker could not take it.
+    /// Handles the outcome of handing a connection over. Its slot is free, unless the other worker
+    /// could not take it.
     fn on_hand_over(&mut self, handler: &mut H, c: Completion) {
         let slot = c.token.slot();
         let Some(s) = self.slots.of(c.token) else { return };
         match self.acceptors.on_hand_over(c) {
             None if mutated!(HandedOverKept) => {}
-            None => close_descriptor(slot, s, &mut self.queues),
+            None => {
+                self.slots.remove(slot);
+                self.acceptors.left(false);
+            }
             Some(accepted) => {
                 s.flags.clear(Flags::HANDED_OVER);
                 self.begin_accepted(handler, slot, accepted);
@@ -411,7 +414,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         self.timers.update(slot, &self.slots[slot]);
         let id = gone.id(slot);
         if gone.flags.any(Flags::ACCEPTED) {
-            self.acceptors.left(!gone.flags.any(Flags::HANDED_OVER));
+            self.acceptors.left(true);
         } else {
             self.connects.put(slot);
         }

@@ -144,7 +144,8 @@ impl KernelRing {
                 Address::as_ptrs(address).0.cast_const().cast(),
                 len,
             )),
-            Op::HandOver { slot, to, token } => hand_over(Fd(to), slot, token.bits()),
+            // Its first half; `push` adds the second.
+            Op::HandOver { slot, to, token } => send_socket(Fd(to), slot, token.bits()),
             Op::Connect { slot, to } => {
                 let (addr, len) = Address::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
@@ -237,10 +238,13 @@ fn peer_address(option: opcode::SetSockOpt) -> Entry {
     entry
 }
 
-/// Makes the entry that puts the socket in `slot` into a free direct descriptor of another ring.
-fn hand_over(to: Fd, slot: u32, user_data: u64) -> Entry {
+/// Makes the entry that puts the socket in `slot` into a free direct descriptor of another ring. The
+/// next entry closes `slot`, and only if this one succeeds. Then the pair has the completion of the
+/// close, otherwise the one of this entry.
+fn send_socket(to: Fd, slot: u32, user_data: u64) -> Entry {
     let free = types::DestinationSlot::auto_target();
-    opcode::MsgRingSendFd::new(to, Fixed(slot), free, user_data).build()
+    let entry = opcode::MsgRingSendFd::new(to, Fixed(slot), free, user_data).build();
+    entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS)
 }
 
 /// Returns a function that turns the error of registering `what` into an engine error.
@@ -270,9 +274,15 @@ impl Ring for KernelRing {
 
     unsafe fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
         let entry = Self::entry(op).user_data(token.bits());
+        let mut queue = self.ring.submission();
+        if let Op::HandOver { slot, .. } = op {
+            let close = Self::entry(Op::Close { slot }).user_data(token.bits());
+            // SAFETY: the two refer to no memory.
+            return unsafe { queue.push_multiple(&[entry, close]) }.map_err(|_| Full);
+        }
         // SAFETY: the caller promises that the memory to which the operation points stays valid
         // (Ring::push).
-        unsafe { self.ring.submission().push(&entry) }.map_err(|_| Full)
+        unsafe { queue.push(&entry) }.map_err(|_| Full)
     }
 
     fn unsubmitted(&mut self) -> usize {
@@ -361,9 +371,9 @@ impl Ring for KernelRing {
         let (ours, _theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         self.ring.submitter().register_files_update(0, &[ours.as_raw_fd()])?;
-        let entry = hand_over(Fd(other.as_raw_fd()), 0, ARRIVED);
+        let op = Op::HandOver { slot: 0, to: other.as_raw_fd(), token: Token::from_bits(ARRIVED) };
         // SAFETY: the operation refers to no memory.
-        unsafe { self.ring.submission().push(&entry) }.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        unsafe { self.push(Token::from_bits(0), op) }.map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut own = None;
         for _ in 0..TRIAL_WAITS {
             // An interrupted wait is repeated.
@@ -374,7 +384,9 @@ impl Ring for KernelRing {
             }
         }
         let arrived = other.completion().next().map(|c| (c.user_data(), c.result()));
-        self.ring.submitter().register_files_update(0, &[-1])?;
+        if own != Some(0) {
+            self.ring.submitter().register_files_update(0, &[-1])?;
+        }
         Ok(own == Some(0) && arrived == Some((ARRIVED, 0)))
     }
 
@@ -417,6 +429,45 @@ mod tests {
 
     fn kinds(ring: &mut KernelRing) -> Vec<Option<OpKind>> {
         std::iter::from_fn(|| ring.completion()).map(|c| c.token.kind()).collect()
+    }
+
+    #[test]
+    fn a_socket_moves_to_another_ring_or_stays() {
+        let rings = [
+            KernelRing::new(&super::super::SMALL, 2, 0),
+            KernelRing::new(&super::super::SMALL, 1, 0),
+        ];
+        let [Ok((mut from, _)), Ok((mut to, _))] = rings else {
+            let _ = writeln!(io::stderr(), "skipped: a socket moves: no rings");
+            return;
+        };
+        if !from.hands_over().expect("a trial") {
+            let _ = writeln!(io::stderr(), "skipped: a socket moves: the kernel cannot do it");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let fds = [listener.as_raw_fd(), listener.as_raw_fd()];
+        from.ring.submitter().register_files_update(0, &fds).expect("two places");
+        let descriptor = to.descriptor().expect("a descriptor");
+        for (slot, result, arrived) in [(0, 0, Some(0)), (1, -libc::ENFILE, None)] {
+            let token = Token::new(OpKind::TakeOver, 7, 0);
+            push(
+                &mut from,
+                OpKind::HandOver,
+                Op::HandOver { slot, to: descriptor.as_raw_fd(), token },
+            );
+            while !from.ready() {
+                from.enter(Wait::Until(Nanos::monotonic() + TRIAL_WAIT)).expect("an enter");
+            }
+            from.enter(Wait::No).expect("an enter");
+            let done: Vec<_> = std::iter::from_fn(|| from.completion()).map(|c| c.result).collect();
+            assert_eq!(done, [result], "one completion of the pair");
+            let there = to.completion().map(|c| (c.token.slot(), c.result));
+            assert_eq!(there, arrived.map(|slot| (7, slot)));
+            // The first place is free again, the second is not.
+            let place = from.ring.submitter().register_files_update(slot, &[-1]);
+            assert!(place.is_ok());
+        }
     }
 
     #[test]

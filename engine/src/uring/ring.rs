@@ -21,8 +21,9 @@ pub(crate) enum Op {
     /// address of the listener's family. The completion is there when the enter that consumes the
     /// operation returns.
     PeerAddress { slot: u32, address: *mut Address, len: u32 },
-    /// Put the socket in `slot` into a free direct descriptor of the ring `to`. There a completion
-    /// with `token` has its index, before the operation's own. The slot keeps the socket too.
+    /// Move the socket in `slot` to a free direct descriptor of the ring `to`. There a completion
+    /// with `token` has its index. When the operation completes, `slot` is free; after an error it
+    /// still has the socket.
     HandOver { slot: u32, to: RawFd, token: Token },
     /// Connect the socket in `slot`.
     Connect { slot: u32, to: *const Address },

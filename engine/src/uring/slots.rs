@@ -56,7 +56,7 @@ impl Flags {
     pub(super) const FINISHING: u32 = 1 << 15;
     /// The address of the accepted connection's peer is being asked for.
     pub(super) const NAMING: u32 = 1 << 16;
-    /// The connection is being, or has been, handed over to another worker, which counts it.
+    /// The connection is being handed over to another worker, which counts it.
     pub(super) const HANDED_OVER: u32 = 1 << 17;
     /// Operations after whose end the descriptor may be closed.
     pub(super) const OPERATIONS: u32 = Self::RECEIVING

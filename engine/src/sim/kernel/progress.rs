@@ -77,7 +77,7 @@ impl World {
     /// Advances an operation. Returns whether it is still in progress.
     fn advance(&mut self, ring: usize, pending: &mut Pending) -> bool {
         let token = pending.token;
-        match &pending.work {
+        match &mut pending.work {
             Work::Accept { listener, multishot, address } => {
                 self.accept(ring, token, *listener, *multishot, *address)
             }
@@ -98,24 +98,21 @@ impl World {
                 self.rings[ring].woken = false;
                 self.complete_multishot(ring, token, i32::from(libc::POLLIN))
             }
-            &Work::HandOver { socket, to, token: arrival, done: None } => {
-                match self.hand_over(socket, to, arrival) {
-                    Ok(slot) => {
-                        // Its own completion comes behind that of the other ring.
-                        let done = Some(slot);
-                        pending.work = Work::HandOver { socket, to, token: arrival, done };
-                        pending.due = Nanos(self.clock.0 + self.random.below(50_000) as u64);
-                        true
-                    }
-                    Err(errno) => {
-                        self.post(ring, token, -errno);
-                        false
-                    }
-                }
-            }
-            Work::HandOver { done: Some(slot), .. } => {
-                self.post(ring, token, *slot as i32);
+            Work::HandOver { slot, socket, done: true, .. } => {
+                self.rings[ring].table[*slot as usize] = None;
+                self.release(*socket);
+                self.post(ring, token, 0);
                 false
+            }
+            Work::HandOver { socket, to, token: arrival, done, .. } => {
+                if let Err(errno) = self.hand_over(*socket, *to, *arrival) {
+                    self.post(ring, token, -errno);
+                    return false;
+                }
+                // Its own completion comes behind that of the other ring.
+                *done = true;
+                pending.due = Nanos(self.clock.0 + self.random.below(50_000) as u64);
+                true
             }
             Work::Watch { .. } => {
                 self.post(ring, token, i32::from(libc::POLLERR | libc::POLLHUP));
@@ -167,7 +164,7 @@ impl World {
     }
 
     /// Puts a socket into the table of another ring. Fails with an error number.
-    fn hand_over(&mut self, socket: SocketId, to: usize, arrival: Token) -> Result<usize, i32> {
+    fn hand_over(&mut self, socket: SocketId, to: usize, arrival: Token) -> Result<(), i32> {
         if self.random.chance(self.faults.hand_over_errors) {
             self.happened.hand_over_errors += 1;
             return Err(self.random.pick(&[libc::ENFILE, libc::ENOMEM, libc::EOWNERDEAD]));
@@ -179,7 +176,7 @@ impl World {
         self.happened.hand_overs += 1;
         self.put(to, slot, socket);
         self.post(to, arrival, slot as i32);
-        Ok(slot)
+        Ok(())
     }
 
     fn connect(&mut self, ring: usize, token: Token, socket: SocketId, refused: bool) -> bool {

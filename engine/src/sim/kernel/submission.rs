@@ -39,7 +39,8 @@ impl World {
                     match to.filter(|&to| to != ring) {
                         Some(to) => {
                             let due = Nanos(world.clock.0 + world.random.below(50_000) as u64);
-                            let work = Work::HandOver { socket, to, token: arrival, done: None };
+                            let work =
+                                Work::HandOver { slot, socket, to, token: arrival, done: false };
                             world.begin(ring, token, work, due);
                         }
                         None => world.post(ring, token, -libc::EBADFD),
