@@ -5,6 +5,10 @@
 //! worker that has accepted a connection gives it to the worker with the fewest, which is mostly
 //! itself. Choosing and counting are one step under a lock, so the counts are exact. The lock is
 //! taken when a connection comes and when it ends, never for a message.
+//!
+//! While connections only come, the counts differ by at most one. A connection that replaces one
+//! which has ended stays where it is if that unbalances the workers little, because handing over
+//! wakes another worker.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,15 +20,16 @@ use crate::remote::Remote;
 /// A worker's end of a spread, for [`Config::spread`](crate::Config::spread).
 #[derive(Debug)]
 pub struct SpreadMember {
-    workers: Arc<Mutex<Vec<Worker>>>,
+    counts: Arc<Mutex<Counts>>,
     index: usize,
 }
 
 /// Creates a spread over this number of workers; returns the end of each.
 #[must_use]
 pub fn spread(workers: usize) -> Vec<SpreadMember> {
-    let all = Arc::new(Mutex::new((0..workers).map(|_| Worker::default()).collect()));
-    (0..workers).map(|index| SpreadMember { workers: Arc::clone(&all), index }).collect()
+    let all = (0..workers).map(|_| Worker::default()).collect();
+    let counts = Arc::new(Mutex::new(Counts { workers: all, unreplaced: 0 }));
+    (0..workers).map(|index| SpreadMember { counts: Arc::clone(&counts), index }).collect()
 }
 
 impl SpreadMember {
@@ -32,7 +37,7 @@ impl SpreadMember {
     /// to a worker are included. A worker that does not run has none.
     #[must_use]
     pub fn connections(&self) -> Vec<usize> {
-        lock(&self.workers).iter().map(|worker| worker.connections).collect()
+        lock(&self.counts).workers.iter().map(|worker| worker.connections).collect()
     }
 
     /// Returns whether this is the first worker's end.
@@ -43,9 +48,9 @@ impl SpreadMember {
     /// Lets the other workers hand connections over, as long as this worker has fewer than
     /// `capacity`.
     pub(crate) fn join(&self, capacity: usize, inlet: Inlet) -> Membership {
-        lock(&self.workers)[self.index] =
+        lock(&self.counts).workers[self.index] =
             Worker { connections: 0, capacity, not_accepting: Vec::new(), inlet: Some(inlet) };
-        Membership(Self { workers: Arc::clone(&self.workers), index: self.index })
+        Membership(Self { counts: Arc::clone(&self.counts), index: self.index })
     }
 }
 
@@ -66,6 +71,14 @@ pub(crate) enum Inlet {
     Queue(VecDeque<HandedOver>, Remote),
 }
 
+/// Counts of all workers.
+#[derive(Debug)]
+struct Counts {
+    workers: Vec<Worker>,
+    /// Ends of connections that no later connection has replaced; at most as many as are open.
+    unreplaced: usize,
+}
+
 /// What the others know of a worker.
 #[derive(Debug, Default)]
 struct Worker {
@@ -84,22 +97,22 @@ struct Worker {
 pub(crate) struct Membership(SpreadMember);
 
 impl Membership {
-    fn lock(&self) -> MutexGuard<'_, Vec<Worker>> {
-        lock(&self.0.workers)
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        lock(&self.0.counts)
     }
 
     /// Chooses the worker of a connection that was accepted at a listener, and counts it there.
     /// Returns the connection if it stays; otherwise it is in the queue of the other worker.
     pub(crate) fn place(&self, connection: HandedOver) -> Option<HandedOver> {
-        let mut workers = self.lock();
-        let chosen = choose(&mut workers, self.0.index, connection.listener);
-        let Some(Inlet::Queue(queue, remote)) = chosen.and_then(|n| workers[n].inlet.as_mut())
-        else {
+        let mut counts = self.lock();
+        let chosen = counts.choose(self.0.index, connection.listener);
+        let inlet = chosen.and_then(|n| counts.workers[n].inlet.as_mut());
+        let Some(Inlet::Queue(queue, remote)) = inlet else {
             return Some(connection);
         };
         queue.push_back(connection);
         let remote = (queue.len() == 1).then(|| remote.clone());
-        drop(workers);
+        drop(counts);
         // Later ones join the first, for which the worker is awake.
         if let Some(remote) = remote {
             remote.wake(0);
@@ -110,9 +123,9 @@ impl Membership {
     /// Chooses the worker of a connection that was accepted at a listener, and counts it there.
     /// Returns the other worker's index and ring; `None` if the connection stays.
     pub(crate) fn place_in_ring(&self, listener: u16) -> Option<(usize, Arc<OwnedFd>)> {
-        let mut workers = self.lock();
-        let chosen = choose(&mut workers, self.0.index, listener)?;
-        match &workers[chosen].inlet {
+        let mut counts = self.lock();
+        let chosen = counts.choose(self.0.index, listener)?;
+        match &counts.workers[chosen].inlet {
             Some(Inlet::Ring(ring)) => Some((chosen, Arc::clone(ring))),
             _ => None,
         }
@@ -120,7 +133,7 @@ impl Membership {
 
     /// Counts a connection here that could not be handed to the worker `other`.
     pub(crate) fn keep(&self, other: usize) {
-        let mut workers = self.lock();
+        let workers = &mut self.lock().workers;
         workers[other].count_down();
         let own = &mut workers[self.0.index];
         own.connections += usize::from(own.inlet.is_some());
@@ -128,7 +141,7 @@ impl Membership {
 
     /// Takes the next connection that another worker has handed over.
     pub(crate) fn take(&self) -> Option<HandedOver> {
-        match &mut self.lock()[self.0.index].inlet {
+        match &mut self.lock().workers[self.0.index].inlet {
             Some(Inlet::Queue(queue, _)) => queue.pop_front(),
             _ => None,
         }
@@ -136,19 +149,21 @@ impl Membership {
 
     /// Counts the end of a connection.
     pub(crate) fn count_end(&self) {
-        self.lock()[self.0.index].count_down();
+        let mut counts = self.lock();
+        counts.workers[self.0.index].count_down();
+        counts.unreplaced = (counts.unreplaced + 1).min(counts.total());
     }
 
     /// Takes the worker out: it ends.
     pub(crate) fn leave(&self) {
-        let gone = std::mem::take(&mut self.lock()[self.0.index]);
+        let gone = std::mem::take(&mut self.lock().workers[self.0.index]);
         // The sockets in its queue are closed without the lock.
         drop(gone);
     }
 
     /// Notes whether the worker accepts at a listener.
     pub(crate) fn set_accepting(&self, listener: u16, is_on: bool) {
-        let off = &mut self.lock()[self.0.index].not_accepting;
+        let off = &mut self.lock().workers[self.0.index].not_accepting;
         off.retain(|&other| other != listener);
         if !is_on {
             off.push(listener);
@@ -175,19 +190,34 @@ impl Worker {
     }
 }
 
-/// Counts a connection for the worker with the fewest, `own` before others. Returns the index of
-/// another one.
-fn choose(workers: &mut [Worker], own: usize, listener: u16) -> Option<usize> {
-    let others = workers.iter().enumerate().filter(|(n, w)| *n != own && w.takes(listener));
-    let idlest = others.min_by_key(|(_, w)| w.connections);
-    let other = idlest.filter(|(_, w)| w.connections < workers[own].connections).map(|(n, _)| n);
-    workers[other.unwrap_or(own)].connections += 1;
-    other
+impl Counts {
+    /// Counts a connection for the worker with the fewest, `own` before others. Returns the index
+    /// of another one.
+    fn choose(&mut self, own: usize, listener: u16) -> Option<usize> {
+        let most = self.workers[own].connections.checked_sub(1 + self.slack());
+        self.unreplaced = self.unreplaced.saturating_sub(1);
+        let others = self.workers.iter().enumerate();
+        let others = others.filter(|(n, w)| *n != own && w.takes(listener));
+        let idlest = others.min_by_key(|(_, w)| w.connections);
+        let other = idlest.filter(|(_, w)| most.is_some_and(|most| w.connections <= most));
+        let other = other.map(|(n, _)| n);
+        self.workers[other.unwrap_or(own)].connections += 1;
+        other
+    }
+
+    /// Returns by how much a worker may exceed the idlest one and still keep the next connection.
+    fn slack(&self) -> usize {
+        if self.unreplaced == 0 { 0 } else { 1 + self.total() / (20 * self.workers.len()) }
+    }
+
+    fn total(&self) -> usize {
+        self.workers.iter().map(|worker| worker.connections).sum()
+    }
 }
 
-fn lock(workers: &Mutex<Vec<Worker>>) -> MutexGuard<'_, Vec<Worker>> {
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
     // Every step leaves the counts whole, also one that panics.
-    workers.lock().unwrap_or_else(PoisonError::into_inner)
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -222,9 +252,26 @@ mod tests {
         assert_eq!(ends[2].connections(), [1, 1, 1]);
         assert!(members[1].take().is_some() && members[2].take().is_some());
         assert!(members[1].take().is_none() && members[0].take().is_none());
+    }
+
+    #[test]
+    fn a_connection_that_replaces_one_stays_if_it_may() {
+        let (ends, members, _inboxes) = joined(&[99, 99]);
+        for _ in 0..20 {
+            members[0].place(connection(0));
+        }
         members[1].count_end();
-        assert!(members[1].place(connection(0)).is_some());
-        assert_eq!(ends[0].connections(), [1, 1, 1]);
+        members[1].count_end();
+        assert_eq!(ends[0].connections(), [10, 8]);
+        // One and a twentieth of the mean may be between them.
+        assert!(members[0].place(connection(0)).is_none());
+        assert!(members[0].place(connection(0)).is_some());
+        assert_eq!(ends[0].connections(), [11, 9]);
+        // As many have come as had ended: from now on there is no slack.
+        assert!(members[0].place(connection(0)).is_none());
+        assert!(members[0].place(connection(0)).is_none());
+        assert!(members[0].place(connection(0)).is_some());
+        assert_eq!(ends[0].connections(), [12, 11]);
     }
 
     #[test]
