@@ -79,7 +79,7 @@ struct Counts {
     unreplaced: usize,
 }
 
-/// What the others know of a worker.
+/// A worker, as far as the others know it.
 #[derive(Debug, Default)]
 struct Worker {
     connections: usize,

@@ -238,9 +238,9 @@ fn peer_address(option: opcode::SetSockOpt) -> Entry {
     entry
 }
 
-/// Makes the entry that puts the socket in `slot` into a free direct descriptor of another ring. The
-/// next entry closes `slot`, and only if this one succeeds. Then the pair has the completion of the
-/// close, otherwise the one of this entry.
+/// Makes the entry that puts the socket in `slot` into a free direct descriptor of another ring.
+/// The next entry closes `slot`, and only if this one succeeds. Then the pair has the completion of
+/// the close, otherwise the one of this entry.
 fn send_socket(to: Fd, slot: u32, user_data: u64) -> Entry {
     let free = types::DestinationSlot::auto_target();
     let entry = opcode::MsgRingSendFd::new(to, Fixed(slot), free, user_data).build();
