@@ -38,7 +38,8 @@ impl Messages {
         self.used += 1;
         message.pieces[..pieces.len()].copy_from_slice(pieces);
         message.header.msg_iov = message.pieces.as_mut_ptr();
-        message.header.msg_iovlen = pieces.len();
+        // musl declares it as an int, with padding: at most PIECES, so it fits.
+        message.header.msg_iovlen = pieces.len() as _;
         &raw const message.header
     }
 }
