@@ -25,7 +25,7 @@ impl SendQueue {
     }
 
     /// Returns the number of queued buffers.
-    #[cfg(feature = "tokio-uring")]
+    #[cfg(any(test, feature = "tokio-uring"))]
     pub(crate) fn buffers(&self) -> usize {
         self.buffers.len()
     }
