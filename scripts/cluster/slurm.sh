@@ -1,0 +1,266 @@
+#!/usr/bin/env bash
+# Runs a load from four generators on a Slurm cluster of one machine, and merges their documents.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/cluster/slurm.sh [--programs DIR]
+
+Sets up a Slurm cluster of this machine alone, with munge, on loopback and in a temporary folder.
+Starts sparring-server, submits scripts/cluster/slurm.sbatch, in which srun starts four generators,
+and prints the table of the merged document. It must be valid and have all four shards. A debug
+build is never valid: with one, the build must be the only reason. A run that is INVALID is
+repeated, at most twice.
+
+All processes end with the script. A running Slurm or munge of the system is left alone.
+
+  --programs DIR  folder of sparring-server and sparring-loadgen (default: builds both)
+
+Takes Slurm from the system where munged, slurmctld, slurmd and srun are there. Otherwise it unpacks
+Debian's packages beside the build and installs nothing. Needs root. Where it cannot run, the script
+says so and ends with 0, or with 1 where SPARRING_REQUIRE_SLURM=1.
+Exit codes: 0 fine or skipped, 1 error, 2 usage; 130, 143, 129 ended by SIGINT, SIGTERM, SIGHUP.
+TEXT
+}
+
+# The number of generators, and the most runs until one is valid.
+shards=4 attempts=3
+
+fail() {
+    printf 'slurm.sh: %s\n' "$@" >&2
+    exit 1
+}
+
+skip() {
+    [ "${SPARRING_REQUIRE_SLURM:-0}" != 1 ] || fail "$1" "SPARRING_REQUIRE_SLURM=1 does not let that pass"
+    echo "skipped: $1"
+    exit 0
+}
+
+# Unpacks Debian's packages below $tools, once.
+unpack() {
+    local log=$tools.log package
+    [ -e "$tools/complete" ] && return
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        skip "Slurm is missing, and no apt-get has its packages: munge, slurmctld, slurmd"
+    fi
+    echo "unpacking Debian's munge, slurmctld and slurmd ..."
+    rm -rf -- "$tools"
+    mkdir -p "$tools/packages/partial"
+    download "$log" || { timeout 120 apt-get -q update >>"$log" 2>&1 && download "$log"; } || {
+        tail -n 5 "$log" >&2
+        skip "apt-get cannot have munge, slurmctld and slurmd; the end of $log is above"
+    }
+    for package in "$tools"/packages/*.deb; do
+        dpkg-deb -x "$package" "$tools/root"
+    done
+    touch "$tools/complete"
+}
+
+# Downloads the packages with everything that they need and the system does not have.
+download() {
+    timeout 120 apt-get -q install -y --download-only --no-install-recommends \
+        -o Dir::Cache::archives="$tools/packages" munge slurmctld slurmd >"$1" 2>&1
+}
+
+# Sets `munged`, `slurmctld`, `slurmd` to their commands.
+find_slurm() {
+    local libraries
+    munged=(munged) slurmctld=(slurmctld) slurmd=(slurmd) plugins=""
+    PATH=$PATH:/usr/sbin
+    if command -v munged slurmctld slurmd srun sbatch >/dev/null; then
+        return
+    fi
+    unpack
+    libraries=$(dirname "$(find "$tools/root/usr/lib" -name 'libmunge.so.*' -print -quit)")
+    # Debian's and Ubuntu's binaries have a suffix.
+    munged=("$tools/root/usr/sbin/munged")
+    slurmctld=("$tools/root/usr/sbin/slurmctld-wlm")
+    slurmd=("$tools/root/usr/sbin/slurmd-wlm" -d "$tools/root/usr/sbin/slurmstepd-wlm")
+    plugins=PluginDir=$libraries/slurm-wlm
+    PATH=$tools/root/usr/bin:$PATH
+    export LD_LIBRARY_PATH=$libraries:$libraries/slurm-wlm${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+}
+
+# A port of loopback that nothing listens on, below those that the kernel gives to connections.
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 10000))
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    echo "$port"
+}
+
+# Needs no control groups and no accounting. The node says that it has a processor for each shard.
+write_configuration() {
+    local host
+    host=$(uname -n)
+    host=${host%%.*}
+    mkdir "$folder/munge" "$folder/state" "$folder/spool" "$folder/job"
+    # munged wants a path to its socket that all users may enter.
+    chmod 755 "$folder" "$folder/munge"
+    (umask 077 && head -c 128 /dev/urandom >"$folder/munge/key")
+    cat >"$SLURM_CONF" <<CONF
+ClusterName=sparring
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$(free_port)
+SlurmdPort=$(free_port)
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$folder/munge/socket
+CredType=cred/munge
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmdPidFile=$folder/slurmd.pid
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$shards State=UNKNOWN
+PartitionName=all Nodes=$host Default=YES MaxTime=2 State=UP
+$plugins
+CONF
+}
+
+# daemon NAME COMMAND...: starts a process that ends with this script, however that ends.
+daemon() {
+    setpriv --pdeathsig TERM "${@:2}" >"$folder/$1.log" 2>&1 </dev/null &
+}
+
+# wait_for WHAT SECONDS COMMAND...: until the command succeeds; WHAT is wrong where it does not in that time.
+wait_for() {
+    local deadline=$((SECONDS + $2))
+    until "${@:3}" 2>/dev/null; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "$1 after $2 s; the ends of the logs:" "$(tail -qn 5 "$folder"/*.log)"
+        sleep 0.1
+    done
+}
+
+node_is_idle() {
+    [ "$(timeout 5 sinfo --noheader --format=%T)" = idle ]
+}
+
+start_cluster() {
+    daemon munged "${munged[@]}" --foreground --socket="$folder/munge/socket" --key-file="$folder/munge/key" \
+        --pid-file="$folder/munge/pid" --seed-file="$folder/munge/seed" --log-file="$folder/munge/log"
+    wait_for "munged has no socket" 20 test -S "$folder/munge/socket"
+    daemon slurmctld "${slurmctld[@]}" -D
+    daemon slurmd "${slurmd[@]}" -D
+    wait_for "the node is not idle" 20 node_is_idle
+    echo "Slurm $(srun --version | cut -d ' ' -f 2): one node with $shards processors"
+}
+
+# Sets `url` once the server accepts.
+start_server() {
+    daemon server "$programs/sparring-server" --listen 127.0.0.1:0
+    wait_for "the server does not listen" 20 grep -q '^listening on ' "$folder/server.log"
+    url=$(sed -n 's/^listening on \(ws:[^ ]*\) .*/\1/p' "$folder/server.log")
+    sed -n '/^listening on /p' "$folder/server.log"
+}
+
+# job_is_over ID: sets `job` to what Slurm says about it.
+job_is_over() {
+    job=$(timeout 5 scontrol --oneliner show job "$1") || return 1
+    [[ ! "$job" =~ \ JobState=(PENDING|CONFIGURING|RUNNING|COMPLETING)\  ]]
+}
+
+# Runs the job once, and prints its log. Sets `status` to how it ended.
+run_job() {
+    local id
+    rm -rf -- "$folder/job"
+    mkdir "$folder/job"
+    id=$(timeout 20 sbatch --parsable --ntasks="$shards" --time=1 --chdir="$folder/job" --output="$folder/job/log" \
+        "$root/scripts/cluster/slurm.sbatch" "$url" -c 16 -d 2s -w 500ms)
+    # Not `sbatch --wait`, which looks seconds later.
+    wait_for "the job is not over" 100 job_is_over "$id"
+    cat "$folder/job/log"
+    [[ "$job" =~ \ ExitCode=([0-9]+): ]] || fail "Slurm does not say how the job ended:" "$job"
+    status=${BASH_REMATCH[1]}
+}
+
+# The processes of this cluster, the job's too: their environment has its configuration.
+processes() {
+    grep -lzFx "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3
+}
+
+stop() {
+    local status=$? signal pid pids
+    trap '' INT TERM HUP
+    # What runs from here on is not found by `processes`.
+    export -n SLURM_CONF
+    for signal in TERM KILL; do
+        for _ in {1..50}; do
+            pids=$(processes || true)
+            [ -n "$pids" ] || break
+            for pid in $pids; do
+                kill -s "$signal" "$pid" 2>/dev/null || true
+            done
+            sleep 0.1
+        done
+    done
+    rm -rf -- "$folder"
+    exit "$status"
+}
+
+programs=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help) usage && exit ;;
+    --programs)
+        [ $# -gt 1 ] || { echo "slurm.sh: --programs needs a folder; see scripts/cluster/slurm.sh --help" >&2 && exit 2; }
+        programs=$(realpath -m -- "$2")
+        shift
+        ;;
+    *) echo "slurm.sh: unknown argument: $1; see scripts/cluster/slurm.sh --help" >&2 && exit 2 ;;
+    esac
+    shift
+done
+
+root=$(cd -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/../.." && pwd)
+cd -- "$root"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+tools=$(realpath -m -- "$CARGO_TARGET_DIR/slurm")
+[ "$(id -u)" = 0 ] || skip "a Slurm cluster of one machine needs root"
+command -v setpriv >/dev/null || skip "setpriv is missing (Debian: util-linux)"
+find_slurm
+if [ -z "$programs" ]; then
+    echo "building ..."
+    cargo build --quiet --locked --profile ci -p sparring-server -p sparring-loadgen
+    programs=$(realpath -- "$CARGO_TARGET_DIR/ci")
+fi
+
+folder=$(mktemp -d)
+export SLURM_CONF=$folder/slurm.conf PATH=$programs:$PATH
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+write_configuration
+start_cluster
+start_server
+
+for ((attempt = 1; ; attempt++)); do
+    printf '\nrun %d: srun with %d tasks\n' "$attempt" "$shards"
+    run_job
+    documents=("$folder"/job/sparring-*/whole.json)
+    whole=${documents[0]}
+    [ "$status" != 0 ] || break
+    [ "$status" = 13 ] || fail "the job ended with $status"
+    if grep -qF '"invalid_kinds":["debug-generator"]' "$whole"; then
+        echo "The debug build is the only reason for INVALID."
+        break
+    fi
+    [ "$attempt" -lt "$attempts" ] || fail "every run was INVALID"
+done
+counted=$(grep -o '"counted":true' "$whole" | wc -l)
+[ "$counted" = "$shards" ] || fail "the document has $counted shards, not $shards"
+mkdir -p "$tools"
+cp -- "$whole" "$tools/whole.json"
+printf '\nthe merged document has all %d shards: %s\n' "$shards" "$tools/whole.json"
