@@ -94,19 +94,25 @@ free_port() {
 
 # Needs no control groups and no accounting. The node says that it has a processor for each shard.
 write_configuration() {
-    local host
+    local host address listen=""
     host=$(uname -n)
     host=${host%%.*}
+    address=$(getent ahostsv4 "$host" | sed -n '1s/ .*//p' || true)
+    [ -n "$address" ] || skip "the name of this machine, $host, does not resolve to an address"
+    # Only on this address, mostly 127.0.0.1. Where it is 127.0.1.1, as Debian has it, srun would hear no answer there.
+    if [[ "$address" != 127.* || "$address" = 127.0.0.1 ]]; then
+        listen=CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+    fi
     mkdir "$folder/munge" "$folder/state" "$folder/spool" "$folder/job"
     # munged wants a path to its socket that all users may enter.
     chmod 755 "$folder" "$folder/munge"
     (umask 077 && head -c 128 /dev/urandom >"$folder/munge/key")
     cat >"$SLURM_CONF" <<CONF
 ClusterName=sparring
-SlurmctldHost=$host(127.0.0.1)
+SlurmctldHost=$host($address)
 SlurmctldPort=$(free_port)
 SlurmdPort=$(free_port)
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+$listen
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -118,20 +124,19 @@ SlurmctldPidFile=$folder/slurmctld.pid
 SlurmdPidFile=$folder/slurmd.pid
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
-SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$shards State=UNKNOWN
+NodeName=$host NodeAddr=$address CPUs=$shards State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=2 State=UP
 $plugins
 CONF
 }
 
-# daemon NAME COMMAND...: starts a process that ends with this script, however that ends.
+# daemon NAME COMMAND...
 daemon() {
-    setpriv --pdeathsig TERM "${@:2}" >"$folder/$1.log" 2>&1 </dev/null &
+    "${@:2}" >"$folder/$1.log" 2>&1 </dev/null &
 }
 
 # wait_for WHAT SECONDS COMMAND...: until the command succeeds; WHAT is wrong where it does not in that time.
@@ -181,8 +186,8 @@ run_job() {
     # Not `sbatch --wait`, which looks seconds later.
     wait_for "the job is not over" 100 job_is_over "$id"
     cat "$folder/job/log"
-    [[ "$job" =~ \ ExitCode=([0-9]+): ]] || fail "Slurm does not say how the job ended:" "$job"
-    status=${BASH_REMATCH[1]}
+    [[ "$job" =~ \ JobState=(COMPLETED|FAILED)\ .*\ ExitCode=([0-9]+):0\  ]] || fail "the job did not run to its end:" "$job"
+    status=${BASH_REMATCH[2]}
 }
 
 # The processes of this cluster, the job's too: their environment has its configuration.
@@ -190,15 +195,15 @@ processes() {
     grep -lzFx "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3
 }
 
-stop() {
-    local status=$? signal pid pids
-    trap '' INT TERM HUP
+# Ends these processes, within some seconds, and removes the folder.
+sweep() {
+    local signal pid pids
     # What runs from here on is not found by `processes`.
     export -n SLURM_CONF
     for signal in TERM KILL; do
-        for _ in {1..50}; do
+        for _ in {1..20}; do
             pids=$(processes || true)
-            [ -n "$pids" ] || break
+            [ -n "$pids" ] || break 2
             for pid in $pids; do
                 kill -s "$signal" "$pid" 2>/dev/null || true
             done
@@ -206,6 +211,19 @@ stop() {
         done
     done
     rm -rf -- "$folder"
+}
+
+# Does the same where this script is killed by a signal that it cannot handle.
+guard() {
+    while kill -0 $$; do sleep 1; done
+    sweep
+}
+
+stop() {
+    local status=$?
+    trap '' INT TERM HUP
+    kill "$guard" 2>/dev/null || true
+    sweep
     exit "$status"
 }
 
@@ -228,7 +246,6 @@ cd -- "$root"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 tools=$(realpath -m -- "$CARGO_TARGET_DIR/slurm")
 [ "$(id -u)" = 0 ] || skip "a Slurm cluster of one machine needs root"
-command -v setpriv >/dev/null || skip "setpriv is missing (Debian: util-linux)"
 find_slurm
 if [ -z "$programs" ]; then
     echo "building ..."
@@ -237,11 +254,14 @@ if [ -z "$programs" ]; then
 fi
 
 folder=$(mktemp -d)
-export SLURM_CONF=$folder/slurm.conf PATH=$programs:$PATH
+SLURM_CONF=$folder/slurm.conf
+guard >/dev/null 2>&1 &
+guard=$!
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
+export SLURM_CONF PATH=$programs:$PATH
 write_configuration
 start_cluster
 start_server
