@@ -139,7 +139,11 @@ fn ask(
     stream.flush()?;
     let (mut head, mut piece, began) = (Vec::new(), [0; 4096], Instant::now());
     loop {
-        let length = stream.read(&mut piece)?;
+        let length = match stream.read(&mut piece) {
+            // A read with a timeout ends so after SIGSTOP and SIGCONT (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            length => length?,
+        };
         head.extend_from_slice(&piece[..length]);
         let received = SystemTime::now();
         if let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -200,6 +204,7 @@ fn bounds(
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
     use std::net::TcpListener;
 
     use super::*;
@@ -292,6 +297,40 @@ mod tests {
             assert!((found.low_ns..=found.high_ns).contains(&ahead_ns), "{found:?}");
             assert!(found.high_ns - found.low_ns < 1000 * MS, "{found:?}");
         }
+    }
+
+    /// An answer whose first read a signal interrupts.
+    struct Interrupted {
+        answer: &'static [u8],
+        is_interrupted: bool,
+    }
+
+    impl Read for Interrupted {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if mem::replace(&mut self.is_interrupted, true) {
+                self.answer.read(into)
+            } else {
+                Err(io::ErrorKind::Interrupted.into())
+            }
+        }
+    }
+
+    impl Write for Interrupted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_interrupted_answer_is_read_to_its_end() {
+        let answer = b"HTTP/1.1 200 OK\r\n\r\n";
+        let mut stream = Interrupted { answer, is_interrupted: false };
+        let (_, head, _) = ask(&mut stream, "GET / HTTP/1.1\r\n\r\n").expect("a head");
+        assert_eq!(head, "HTTP/1.1 200 OK");
     }
 
     #[test]
