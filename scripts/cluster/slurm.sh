@@ -49,7 +49,7 @@ unpack() {
     mkdir -p "$tools/packages/partial"
     download "$log" || { timeout 120 apt-get -q update >>"$log" 2>&1 && download "$log"; } || {
         tail -n 5 "$log" >&2
-        skip "apt-get cannot have munge, slurmctld and slurmd; the end of $log is above"
+        skip "apt-get cannot get munge, slurmctld and slurmd; the end of $log is above"
     }
     for package in "$tools"/packages/*.deb; do
         dpkg-deb -x "$package" "$tools/root"

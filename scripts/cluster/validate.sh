@@ -11,7 +11,7 @@ of Kubernetes that the manifests work with and of the newest known one. Unknown 
 The number of shards must be the same in completions, parallelism and SPARRING_SHARDS.
 
 The validator is kubernetes-validate of PyPI, with the schemas in it. The script installs it beside
-the build, once. Where pip cannot have it, the script says so and ends with 0, or with 1 where
+the build, once. Where pip cannot get it, the script says so and ends with 0, or with 1 where
 SPARRING_REQUIRE_KUBERNETES_VALIDATE=1.
 Exit codes: 0 valid or skipped, 1 not valid or an error, 2 usage.
 TEXT
@@ -44,7 +44,7 @@ set_up() {
     if ! { python3 -m venv "$environment" && timeout 120 "$environment/bin/pip" install --disable-pip-version-check \
         "kubernetes-validate==$validator" && touch "$environment/complete"; } >"$log" 2>&1; then
         tail -n 5 "$log" >&2
-        skip "pip cannot have kubernetes-validate $validator; the end of $log is above"
+        skip "pip cannot get kubernetes-validate $validator; the end of $log is above"
     fi
 }
 
