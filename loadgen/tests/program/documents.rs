@@ -232,6 +232,19 @@ fn every_flag_of_the_generator_in_the_documents_exists() {
 }
 
 #[test]
+fn every_flag_of_the_kubernetes_job_exists() {
+    let manifest = fs::read_to_string(root().join("scripts/cluster/kubernetes.yaml"));
+    let manifest = manifest.expect("readable");
+    let help = text(&loadgen(&["run", "--help"]).output().expect("the program runs").stdout);
+    let words = manifest.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+    let flags: Vec<&str> = words.filter_map(|word| word.split('=').next()).collect();
+    let is_known = |flag: &str| help.contains(&format!("--{flag} "));
+    let unknown: Vec<_> = flags.iter().filter(|flag| !is_known(flag)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert!(flags.len() > 5, "{flags:?}");
+}
+
+#[test]
 fn every_script_in_the_documents_exists_with_its_flags() {
     let mut faults = Vec::new();
     for path in documents() {
