@@ -36,11 +36,15 @@ impl Shards {
     fn all() -> &'static Self {
         static ALL: OnceLock<Shards> = OnceLock::new();
         ALL.get_or_init(|| {
-            // A static is never dropped, so the folder is one that cargo cleans.
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shards");
-            let _ = fs::remove_dir_all(&folder);
-            fs::create_dir_all(&folder).expect("a folder");
-            let shards = Self(Scratch(folder));
+            // A static is never dropped, so the folder is one that cargo cleans. Another user's
+            // build has none for us.
+            let name = format!("shards-{}", rustix::process::getuid().as_raw());
+            let of_cargo = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+            let folder = [of_cargo, std::env::temp_dir().join(&name)].into_iter().find(|folder| {
+                let _ = fs::remove_dir_all(folder);
+                fs::create_dir_all(folder).is_ok()
+            });
+            let shards = Self(Scratch(folder.expect("a folder")));
             let server = Echo::ws(Fault::None);
             let (url, port) = (server.ws_url(), server.at.port());
             // The server's clock is another one under this name.
