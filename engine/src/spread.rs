@@ -192,7 +192,7 @@ impl Worker {
 
 impl Counts {
     /// Counts a connection for the worker with the fewest, `own` before others. Returns the index
-    /// of another one.
+    /// of the other worker; `None` if it is `own`.
     fn choose(&mut self, own: usize, listener: u16) -> Option<usize> {
         let most = self.workers[own].connections.checked_sub(1 + self.slack());
         self.unreplaced = self.unreplaced.saturating_sub(1);
@@ -267,7 +267,7 @@ mod tests {
         assert!(members[0].place(connection(0)).is_none());
         assert!(members[0].place(connection(0)).is_some());
         assert_eq!(ends[0].connections(), [11, 9]);
-        // As many have come as had ended: from now on there is no slack.
+        // All that had ended are replaced, so there is no slack any more.
         assert!(members[0].place(connection(0)).is_none());
         assert!(members[0].place(connection(0)).is_none());
         assert!(members[0].place(connection(0)).is_some());

@@ -359,7 +359,8 @@ fn join<R: Ring>(
     if !works {
         if spread.is_first() {
             tracing::info!(
-                "the kernel spreads the connections over the workers, because it cannot hand them over between rings (Linux 6.7)"
+                "the kernel spreads the connections over the workers, \
+                 because it cannot hand them over between rings (Linux 6.7)"
             );
         }
         return Ok(None);

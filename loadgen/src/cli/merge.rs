@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::{Files, FormatArguments, OutputArguments};
-use super::run::exit_code;
+use super::run::{exit_code, missed_thresholds};
 use super::{MISSED, OUTPUT, say, usage};
 use crate::goal::threshold::Threshold;
 use crate::merge::{MergeError, merge};
@@ -17,12 +17,12 @@ Examples:
   sparring-loadgen merge 1.json 2.json 3.json 4.json --json whole.json
   sparring-loadgen merge shard-*.json --threshold 'p99<2ms'
 
-Each file is the document of `run --shard I/N --json FILE`. Histograms and counts are added, so that percentiles are those of \
-all samples together.
+Each file is the document of `run --shard I/N --json FILE`. Histograms and counts are added, so \
+that percentiles are those of all samples together.
 
-The whole is INVALID where a shard was, and where a shard is missing or there twice, had another load, was ended before its \
-time, has a clock that is more than 50 ms from the others, or measured at another time than the others. The reason names \
-the shard.
+The whole is INVALID where a shard was, and where a shard is missing or there twice, had another \
+load, was ended before its time, has a clock that is more than 50 ms from the others, or measured \
+at another time than the others. The reason names the shard.
 
 ";
 
@@ -71,14 +71,14 @@ impl MergeArguments {
         let kept = files.write_document(&document);
         let to_error = files.have_standard_output();
         let printed = if self.quiet {
-            complaints(&document).iter().for_each(|complaint| say(complaint));
+            complaints(&document).for_each(|line| say(&format!("sparring-loadgen: {line}")));
             Ok(())
         } else {
             self.format.print(&text::run(&document, &[]), to_error)
         };
         kept.and(printed)?;
-        let is_missed = goals(&document).is_some_and(|goals| !goals.met);
-        // Of an interrupted shard the whole is invalid, and this command was not interrupted.
+        let is_missed = document.goals().is_some_and(|goals| !goals.met);
+        // An interrupted shard makes the whole invalid. This command was not interrupted.
         let run = Run { interrupted: false, ..run.clone() };
         Ok(match exit_code(&run, self.allow_invalid) {
             0 if is_missed => MISSED,
@@ -105,18 +105,8 @@ impl MergeArguments {
     }
 }
 
-fn goals(document: &Document) -> Option<&Goals> {
-    match &document.verdict {
-        Some(SessionVerdict::Goals(goals)) => Some(goals),
-        _ => None,
-    }
-}
-
-fn complaints(document: &Document) -> Vec<String> {
+fn complaints(document: &Document) -> impl Iterator<Item = String> {
     let invalid = document.runs.iter().flat_map(|run| &run.invalid_reasons);
-    let invalid = invalid.map(|reason| format!("sparring-loadgen: INVALID: {reason}"));
-    let missed = goals(document).into_iter().flat_map(|goals| &goals.thresholds);
-    let missed = missed.filter(|each| !each.met);
-    let missed = missed.map(|each| format!("sparring-loadgen: threshold MISSED: {}", each.text));
-    invalid.chain(missed).collect()
+    let invalid = invalid.map(|reason| format!("INVALID: {reason}"));
+    invalid.chain(missed_thresholds(document.goals()))
 }

@@ -336,9 +336,7 @@ impl Measured {
         let invalid = self.runs.last().filter(|(_, run)| !run.valid);
         let invalid =
             invalid.map(|(_, run)| format!("INVALID: {}", run.invalid_reasons.join("; ")));
-        let thresholds =
-            self.goals.iter().flat_map(|goals| &goals.thresholds).filter(|each| !each.met);
-        let missed = thresholds.map(|each| format!("threshold MISSED: {}", each.text));
+        let missed = missed_thresholds(self.goals.as_ref());
         let not_found = self.not_found().map(|why| format!("no rate found: {why}"));
         invalid.into_iter().chain(missed).chain(not_found).collect()
     }
@@ -363,6 +361,13 @@ impl Measured {
             }
         }
     }
+}
+
+/// Returns a line for each threshold that was missed.
+pub(super) fn missed_thresholds(goals: Option<&Goals>) -> impl Iterator<Item = String> {
+    let thresholds = goals.into_iter().flat_map(|goals| &goals.thresholds);
+    let missed = thresholds.filter(|each| !each.met);
+    missed.map(|each| format!("threshold MISSED: {}", each.text))
 }
 
 /// Returns the exit code. Wrong echoes and a broken load are errors in any case. An interrupted run

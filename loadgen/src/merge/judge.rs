@@ -108,8 +108,8 @@ fn middle(mut values: Vec<(i64, usize)>) -> Option<usize> {
     values.get(values.len().saturating_sub(1) / 2).map(|(_, index)| *index)
 }
 
-/// Returns the bounds of the difference of two machines' clocks, from the server's clock minus each
-/// of them.
+/// Returns the bounds of the difference of two machines' clocks. Of each clock the difference from
+/// the server's is known.
 fn skew(own: ClockOffset, other: ClockOffset) -> ClockOffset {
     other.minus(own)
 }

@@ -23,7 +23,8 @@ use crate::target::subject::argv;
 pub(crate) enum MergeError {
     /// A matter of usage.
     #[error(
-        "{0} is not the document of a shard: expected one of `run --shard I/N --json FILE`, with one run"
+        "{0} is not the document of a shard: \
+         expected one of `run --shard I/N --json FILE`, with one run"
     )]
     NotAShard(String),
     #[error("{file}: {source}")]

@@ -18,7 +18,7 @@ use super::latency::Latency;
 use super::rounded;
 use super::shard::{ShardLine, ShardRecord};
 use super::utc::Utc;
-use super::verdict::SessionVerdict;
+use super::verdict::{Goals, SessionVerdict};
 use crate::host::machine::{Machine, short_hash};
 use crate::host::procfs::CostSource;
 use crate::load::{Load, Transport};
@@ -61,6 +61,14 @@ pub struct Document {
 }
 
 impl Document {
+    /// Returns the outcome of the session's goals; `None` where it has none.
+    pub(crate) fn goals(&self) -> Option<&Goals> {
+        match &self.verdict {
+            Some(SessionVerdict::Goals(goals)) => Some(goals),
+            _ => None,
+        }
+    }
+
     /// Returns the document as it is stored: JSON that people can read, with a line for each arm,
     /// scenario and run, and a final newline.
     pub(crate) fn to_json(&self) -> serde_json::Result<String> {

@@ -66,7 +66,7 @@ impl Shards {
             for child in running {
                 let output = ended(child);
                 let said = text(&output.stderr);
-                // Whether the generator was in time is the machine's affair.
+                // On a busy machine the generator may be late, and the shard INVALID.
                 assert!(matches!(output.status.code(), Some(0 | 13)), "{said}");
             }
             shards

@@ -8,8 +8,7 @@ use crate::load::Load;
 use crate::report::{Blocks, Field, Table};
 use crate::result::{
     Censored, ClockOffset, CompressedMessages, Compression, Document, Errors, Integrity, Latencies,
-    Latency, MANY_CONNECTIONS, Messages, Run, Scenario, Server, SessionVerdict, ShardLine,
-    ShardRecord, percentile,
+    Latency, MANY_CONNECTIONS, Messages, Run, Scenario, Server, ShardLine, ShardRecord, percentile,
 };
 use crate::run::ProcessShard;
 
@@ -98,7 +97,7 @@ fn remarks(run: &Run) -> Vec<String> {
 }
 
 fn goals(document: &Document) -> Vec<Field> {
-    let Some(SessionVerdict::Goals(goals)) = &document.verdict else { return Vec::new() };
+    let Some(goals) = document.goals() else { return Vec::new() };
     let judged = goals.thresholds.iter().map(|each| {
         Field::new(
             "threshold",

@@ -32,8 +32,8 @@ impl Client {
                     let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
                     let (payload, is_compressed) = (chunk.payload.clone(), chunk.compressed);
                     c.protocol.skip(chunk);
-                    // What comes after the drain is lost already. The echo that decides about a
-                    // kept message may come before the server's Close, though.
+                    // Echoes that come after the drain are counted as lost already. Where a message
+                    // is kept, its true echo may still come before the server's Close.
                     if self.phase == WorkerPhase::Closing
                         && self.links[c.link as usize].held.is_none()
                     {
