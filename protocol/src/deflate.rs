@@ -414,6 +414,18 @@ impl Deflater {
         }
     }
 
+    /// Takes bytes over without compressing them, between two messages: those that follow may refer
+    /// to them. The receiver must have got them in another way, as in a stored block before the next
+    /// message.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the compressor takes no context over.
+    pub fn skip(&mut self, bytes: &[u8]) {
+        assert!(self.takes_over, "there is nothing that could refer to the bytes");
+        self.zlib.set_dictionary(bytes).expect("possible after a flush, without a header");
+    }
+
     /// Compresses the next piece of a message, and appends what it gives to `out`.
     pub fn push(&mut self, piece: &[u8], out: &mut BytesMut) {
         self.run(piece, DeflateFlush::NoFlush, out);

@@ -161,7 +161,7 @@ pub struct Load {
     pub answer_timeout: Duration,
 
     /// Compression to offer (permessage-deflate, RFC 7692): none, each message by itself, or with
-    /// context takeover. Latency begins after compressing.
+    /// context takeover.
     #[serde(skip_serializing_if = "is_off")]
     #[arg(long, value_enum, default_value_t = Deflate::Off, value_name = "off|on|takeover",
           hide_possible_values = true, help_heading = COMPRESSION)]
@@ -267,12 +267,10 @@ impl Load {
         self.deflate.offer(self.deflate_window_bits)
     }
 
-    /// Returns the settings of a compressor with this window. With context takeover the generator
-    /// compresses while it sends, with the least effort, so that it is not the limit. Otherwise it
-    /// compresses before the run, as clients usually do.
+    /// Returns the settings of a compressor with this window.
     pub(crate) fn compressor(&self, window_bits: u8) -> CompressorSettings {
-        let level = if self.deflate == Deflate::Takeover { 1 } else { USUAL_LEVEL };
-        CompressorSettings { level, window_bits, memory_level: self.deflate_memory_level }
+        let memory_level = self.deflate_memory_level;
+        CompressorSettings { level: USUAL_LEVEL, window_bits, memory_level }
     }
 
     /// Returns the load with defaults for what does not matter in it: a closed loop has no arrival,

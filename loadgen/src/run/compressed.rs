@@ -1,68 +1,78 @@
 //! Compressed messages (RFC 7692).
 //!
-//! Where each message is compressed by itself, every body is compressed once, before the run. The
-//! payload of a message is then a stored block with its stamp, and the compressed body:
+//! The bodies of a whole [cycle](Content::cycle) are compressed once, before the run. The payload of
+//! a message is then a stored block with its stamp, and the compressed body:
 //!
 //! ```text
 //! 00 10 00 ef ff   BFINAL 0, BTYPE 00; LEN 16 and its complement (RFC 1951 3.2.4)
 //! ..               the stamp, 16 bytes
-//! ..               the body, deflated by itself, without the 00 00 ff ff of its flush
+//! ..               the deflated body, without the 00 00 ff ff of its flush
 //! ```
 //!
-//! So sending it costs a copy and the mask, as without compression. With context takeover a message
-//! depends on those before it, and is compressed when it is sent.
+//! So sending it costs a copy and the mask, as without compression.
+//!
+//! With context takeover a body may refer to the messages before it in the cycle, but not to their
+//! stamps, which are other bytes on each connection. While text is compressed, a [`GAP`] stands in
+//! place of each stamp. Its bytes never occur in text, so no reference includes one of them. Bytes
+//! of a binary message are random, and gain nothing from those before them: each is compressed by
+//! itself. The first message of a cycle refers to nothing. A connection that replaces another one
+//! begins within the cycle, and has no messages that those of the cycle could refer to. It compresses
+//! what it sends, until a cycle begins.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use protocol::deflate::{CompressorSettings, Deflater, MIN_DEFLATE_BITS};
+use protocol::MessageKind;
+use protocol::deflate::{CompressorSettings, Deflater, History, MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 use protocol::handshake::deflate::Parameters;
 
 use super::payload::{Content, MAX_HEAD, Parts, STAMP};
-use crate::load::{Deflate, Load};
+use crate::load::Load;
 
 /// Header of a stored block as long as a stamp.
 const STORED: [u8; MAX_HEAD - STAMP] = [0x00, STAMP as u8, 0x00, !(STAMP as u8), 0xff];
+
+/// Bytes in place of a stamp while text is compressed: UTF-8 has none of them (RFC 3629 3).
+const GAP: [u8; STAMP] = [
+    0xff, 0xf5, 0xfe, 0xf6, 0xfd, 0xf7, 0xfc, 0xf8, 0xfb, 0xf9, 0xfa, 0xc0, 0xc1, 0xf5, 0xff, 0xf7,
+];
 
 /// Time for which the compression of messages is sampled, and most messages in it.
 const SAMPLE: Duration = Duration::from_millis(50);
 const SAMPLES: u64 = 2_000;
 
-/// The bodies of a run's messages, each compressed by itself.
+/// The compressed bodies of a cycle, one after the other.
 #[derive(Debug)]
 pub(crate) struct Precompressed {
-    /// One for each size.
-    classes: Vec<Bodies>,
-}
-
-/// The bodies of one size, one after the other.
-#[derive(Debug)]
-struct Bodies {
     bytes: BytesMut,
     /// Position at which each ends.
     ends: Vec<usize>,
 }
 
 impl Precompressed {
-    pub(crate) fn new(content: &Content, settings: CompressorSettings) -> Self {
-        let mut deflater = Deflater::new(settings, false);
-        let class = |class| {
-            let (mut bytes, mut ends) = (BytesMut::new(), Vec::new());
-            for body in content.bodies(class) {
-                deflater.deflate(body, &mut bytes);
-                ends.push(bytes.len());
+    /// Compresses the bodies of a cycle. `takes_over`: they may refer to the messages before them.
+    pub(crate) fn new(content: &Content, settings: CompressorSettings, takes_over: bool) -> Self {
+        let takes_over = takes_over && content.kind() == MessageKind::Text;
+        let mut deflater = Deflater::new(settings, takes_over);
+        let (mut bytes, mut ends) = (BytesMut::new(), Vec::new());
+        for sequence in 0..content.cycle() {
+            if takes_over && content.has_stamp(content.class_of(0, sequence)) {
+                deflater.skip(&GAP);
             }
-            Bodies { bytes, ends }
-        };
-        Self { classes: (0..content.lens().count()).map(class).collect() }
+            deflater.deflate(content.body(0, sequence), &mut bytes);
+            ends.push(bytes.len());
+        }
+        Self { bytes, ends }
     }
 
     /// Returns the payload of a message.
     #[inline]
     pub(crate) fn parts(&self, content: &Content, connection: u32, sequence: u64) -> Parts<'_> {
-        let class = content.class_of(connection, sequence);
-        let body = self.classes[class].body(content.body_index(class, connection, sequence));
-        if !content.has_stamp(class) {
+        let index = sequence as usize % self.ends.len();
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let body = &self.bytes[start..self.ends[index]];
+        if !content.has_stamp(content.class_of(connection, sequence)) {
             return Parts::new(&[], body);
         }
         let mut head = [0; MAX_HEAD];
@@ -73,14 +83,6 @@ impl Precompressed {
     }
 }
 
-impl Bodies {
-    #[inline]
-    fn body(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[start..self.ends[index]]
-    }
-}
-
 /// Compresses messages while they are sent.
 #[derive(Debug)]
 pub(crate) struct Compressor {
@@ -88,8 +90,9 @@ pub(crate) struct Compressor {
 }
 
 impl Compressor {
-    pub(crate) fn new(settings: CompressorSettings, takes_over: bool) -> Self {
-        Self { deflater: Deflater::new(settings, takes_over) }
+    /// Creates a compressor with context takeover.
+    pub(crate) fn new(settings: CompressorSettings) -> Self {
+        Self { deflater: Deflater::new(settings, true) }
     }
 
     /// Compresses a message into `scratch`, which is overwritten. Returns its payload.
@@ -118,24 +121,34 @@ pub(crate) struct Scratch {
     deflated: BytesMut,
 }
 
-/// Returns true if messages are compressed while they are sent.
-pub(crate) fn compresses_while_sending(load: &Load) -> bool {
-    load.deflate == Deflate::Takeover
+/// Appends messages of a connection to a window: the last ones, as many as the largest window holds.
+pub(crate) fn push_messages(
+    content: &Content,
+    connection: u32,
+    sequences: Range<u64>,
+    history: &mut History,
+) {
+    let mut bytes = 0;
+    let first = sequences.clone().rev().find(|&sequence| {
+        bytes += content.len_of(connection, sequence);
+        bytes >= 1 << MAX_WINDOW_BITS
+    });
+    for sequence in first.unwrap_or(sequences.start)..sequences.end {
+        let parts = content.parts(connection, sequence);
+        history.push(parts.head());
+        history.push(parts.body());
+    }
 }
 
-/// Returns the time that compressing a message takes, where that is done while sending. It is
-/// measured apart from the run, because a clock read for each message would disturb it.
+/// Returns the time that compressing a message takes while sending it, for the connections that do.
+/// It is measured apart from the run, because a clock read for each message would disturb it.
 pub(crate) fn ns_per_message(
     load: &Load,
     content: &Content,
     agreed: Option<Parameters>,
 ) -> Option<f64> {
     let agreed = agreed.filter(|agreed| agreed.client_max_window_bits >= MIN_DEFLATE_BITS)?;
-    if !compresses_while_sending(load) {
-        return None;
-    }
-    let settings = load.compressor(agreed.client_max_window_bits);
-    let mut compressor = Compressor::new(settings, !agreed.client_no_context_takeover);
+    let mut compressor = Compressor::new(load.compressor(agreed.client_max_window_bits));
     let (mut scratch, mut count) = (Scratch::default(), 0);
     // The first message fills caches and has no context.
     compressor.parts(content, 0, 0, &mut scratch);
@@ -152,23 +165,27 @@ pub(crate) fn ns_per_message(
 
 #[cfg(test)]
 mod tests {
+    use protocol::Limits;
     use protocol::deflate::Inflater;
-    use protocol::{Limits, MessageKind};
 
     use super::*;
-    use crate::load::Payload;
+    use crate::load::{Deflate, Payload};
 
     const PAYLOADS: [Payload; 4] =
         [Payload::Binary, Payload::TextAscii, Payload::TextMixed, Payload::TextJson];
 
-    fn inflated(kind: MessageKind, parts: &Parts<'_>) -> Vec<u8> {
+    fn inflated(
+        kind: MessageKind,
+        parts: &Parts<'_>,
+        mut history: Option<&mut History>,
+    ) -> Vec<u8> {
         let input = [parts.head(), parts.body()].concat();
         assert_eq!(input.len(), parts.len());
         let (mut inflater, mut message) = (Inflater::new(), Vec::new());
-        inflater.begin(kind, None);
+        inflater.begin(kind, history.as_deref_mut());
         let take = |piece: &[u8]| message.extend_from_slice(piece);
         let limits = Limits::default();
-        let result = inflater.inflate_all(&limits, &input, true, &mut [0; 4096], None, take);
+        let result = inflater.inflate_all(&limits, &input, true, &mut [0; 4096], history, take);
         result.expect("valid");
         message
     }
@@ -176,19 +193,21 @@ mod tests {
     #[test]
     fn payload_of_every_size_inflates_to_its_message() {
         for payload in PAYLOADS {
-            for len in (0..=40).chain([125, 126, 1000, 1024, 65_535, 65_536, 300_001]) {
-                for window_bits in [9, 15] {
+            for len in (0..=40).step_by(3).chain([15, 16, 17, 125, 126, 1024, 65_535, 300_001]) {
+                for (window_bits, takes_over) in [(15, false), (9, true)] {
                     let load = Load {
                         payload,
-                        deflate: Deflate::On,
+                        deflate: if takes_over { Deflate::Takeover } else { Deflate::On },
                         message_bytes: len.into(),
                         ..Load::default()
                     };
                     let content = Content::of(&load);
-                    let set = Precompressed::new(&content, load.compressor(window_bits));
+                    let set =
+                        Precompressed::new(&content, load.compressor(window_bits), takes_over);
+                    let mut history = takes_over.then(|| History::new(window_bits));
                     for sequence in 0..if len > 1024 { 3 } else { 100 } {
                         let parts = set.parts(&content, 7, sequence);
-                        let message = inflated(content.kind(), &parts);
+                        let message = inflated(content.kind(), &parts, history.as_mut());
                         assert_eq!(message.len(), len, "{payload:?}");
                         assert!(content.matches(7, sequence, &message), "{payload:?} {len}");
                     }
@@ -198,17 +217,55 @@ mod tests {
     }
 
     #[test]
+    fn cycles_with_takeover_inflate_on_every_connection() {
+        for (payload, sizes) in [
+            (Payload::TextJson, "32:1"),
+            (Payload::TextMixed, "200:1"),
+            (Payload::TextAscii, "1000:1"),
+            (Payload::Binary, "64:1"),
+            (Payload::TextJson, "5:1,40:2,3000:1"),
+        ] {
+            let message_bytes = sizes.parse().expect("sizes");
+            let load =
+                Load { payload, deflate: Deflate::Takeover, message_bytes, ..Load::default() };
+            let content = Content::of(&load);
+            let set = Precompressed::new(&content, load.compressor(15), true);
+            for connection in [0, 0x00c1_f7ff] {
+                let mut history = History::new(15);
+                for sequence in 0..2 * content.cycle() + 1 {
+                    let parts = set.parts(&content, connection, sequence);
+                    let message = inflated(content.kind(), &parts, Some(&mut history));
+                    assert!(content.matches(connection, sequence, &message), "{sizes} {sequence}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_of_a_cycle_refer_to_those_before_them() {
+        let bytes = |deflate, takes_over| {
+            let message_bytes = 128.into();
+            let load =
+                Load { payload: Payload::TextJson, deflate, message_bytes, ..Load::default() };
+            let content = Content::of(&load);
+            Precompressed::new(&content, load.compressor(15), takes_over).bytes.len() as f64
+        };
+        let ratio = bytes(Deflate::Takeover, true) / bytes(Deflate::Takeover, false);
+        assert!(ratio < 0.7, "{ratio}");
+    }
+
+    #[test]
     fn stamp_is_a_stored_block_before_the_body() {
         let load = Load { deflate: Deflate::On, message_bytes: 1024.into(), ..Load::default() };
         let content = Content::of(&load);
-        let set = Precompressed::new(&content, load.compressor(15));
+        let set = Precompressed::new(&content, load.compressor(15), false);
         let parts = set.parts(&content, 7, 5);
         assert_eq!(parts.head()[..5], [0x00, 0x10, 0x00, 0xef, 0xff]);
         assert_eq!(parts.head()[5..], content.stamp(7, 5));
         assert!(!parts.body().ends_with(&[0x00, 0x00, 0xff, 0xff]));
         let short = Load { message_bytes: 15.into(), ..load };
         let content = Content::of(&short);
-        let set = Precompressed::new(&content, short.compressor(15));
+        let set = Precompressed::new(&content, short.compressor(15), false);
         assert!(set.parts(&content, 7, 5).head().is_empty());
     }
 
@@ -217,30 +274,27 @@ mod tests {
         let message_bytes = "5:1,40:2,3000:1".parse().expect("sizes");
         let load = Load { deflate: Deflate::On, message_bytes, ..Load::default() };
         let content = Content::of(&load);
-        let set = Precompressed::new(&content, load.compressor(15));
+        let set = Precompressed::new(&content, load.compressor(15), false);
         for sequence in 0..300 {
-            let message = inflated(content.kind(), &set.parts(&content, 1, sequence));
+            let message = inflated(content.kind(), &set.parts(&content, 1, sequence), None);
             assert!(content.matches(1, sequence, &message), "{sequence}");
         }
     }
 
     #[test]
-    fn time_of_compressing_is_that_of_loads_that_compress_while_sending() {
+    fn time_of_compressing_needs_a_window_to_compress_with() {
         let agreed = Parameters {
             server_no_context_takeover: false,
             client_no_context_takeover: false,
             server_max_window_bits: 15,
             client_max_window_bits: 15,
         };
-        let ns = |deflate, agreed| {
-            let load = Load { deflate, message_bytes: 1024.into(), ..Load::default() };
-            ns_per_message(&load, &Content::of(&load), agreed)
-        };
-        assert!(ns(Deflate::Takeover, Some(agreed)).is_some_and(|ns| ns > 100.0));
-        assert_eq!(ns(Deflate::On, Some(agreed)), None);
-        assert_eq!(ns(Deflate::Takeover, None), None);
-        let tiny = Parameters { client_max_window_bits: 8, ..agreed };
-        assert_eq!(ns(Deflate::Takeover, Some(tiny)), None);
+        let (deflate, message_bytes) = (Deflate::Takeover, 1024.into());
+        let load = Load { deflate, message_bytes, ..Load::default() };
+        let ns = |agreed| ns_per_message(&load, &Content::of(&load), agreed);
+        assert!(ns(Some(agreed)).is_some_and(|ns| ns > 100.0));
+        assert_eq!(ns(None), None);
+        assert_eq!(ns(Some(Parameters { client_max_window_bits: 8, ..agreed })), None);
     }
 
     #[test]

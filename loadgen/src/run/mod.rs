@@ -61,6 +61,7 @@ use crate::target::url::Port;
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
 use shared::Shared;
+use tally::CompressionTally;
 
 /// Carries out `plan` and returns what was measured.
 ///
@@ -126,7 +127,8 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
         Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
     let server = server.map(Server::end);
     let address = shared.addresses_in_use();
-    let agreed = measured.tally.compression.answer.flatten();
+    let CompressionTally { answer, compressed_on_send, .. } = measured.tally.compression;
+    let agreed = answer.flatten().filter(|_| compressed_on_send > 0);
     let compress_ns = compressed::ns_per_message(&plan.load, &shared.content, agreed);
     let context = Context { plan, start, cpus: &cpus, server, address, compress_ns, clock };
     let run = assemble(context, &measured);

@@ -9,9 +9,10 @@
 //! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. In text, a character
 //! ends wherever a body can end. So a body has its exact length in bytes, and no character is cut.
 //!
-//! Compression changes how many bodies there are. Where each message is compressed by itself, all
-//! bodies are compressed beforehand, so there are fewer of a large size. With context takeover
-//! there are more than a window can hold, because a compressor would find repeated bodies.
+//! With compression, messages are compressed beforehand, which takes memory for each. So the size and
+//! the body of a message repeat after a *cycle* of messages, and are those of every connection with
+//! the same sequence number. The bodies of a cycle do not overlap, and they are more than a window
+//! can hold wherever that can be had: a compressor would find repeated bodies.
 
 use bytes::Bytes;
 use protocol::MessageKind;
@@ -27,11 +28,11 @@ const LINE: usize = 64;
 /// cache.
 const LINES: usize = 1 << LINES_BITS;
 const LINES_BITS: u32 = 9;
-/// The same with context takeover: 4 MiB, 128 times the largest window.
-const TAKEOVER_LINES_BITS: u32 = 16;
-/// Most bytes of the bodies that are compressed beforehand, all sizes together. A size has at least
-/// one body, whatever its length.
-const PRECOMPRESSED_BYTES: usize = 16 << 20;
+/// Most messages of a cycle, as a power of two.
+const CYCLE_BITS: u32 = 12;
+/// Most bytes of the bodies of a cycle, all sizes together. A cycle has at least one message,
+/// whatever its length.
+const CYCLE_BYTES: usize = 4 << 20;
 
 /// The messages of a run: one kind, and one size or several.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Content {
     classes: Vec<Class>,
     total_weight: u64,
     is_stamped: bool,
+    /// Messages of the cycle as a power of two, if there is one.
+    cycle_bits: Option<u32>,
 }
 
 /// The messages of one size.
@@ -49,8 +52,10 @@ struct Class {
     len: usize,
     body_len: usize,
     pool: Bytes,
-    /// Bits of a message's number that are the position of its body in the pool.
+    /// Bits of a message's number, after it is rotated, that are the position of its body in the
+    /// pool.
     starts: usize,
+    rotation: u32,
     /// Sum of the weights of this class and of the classes before it.
     weights: u64,
 }
@@ -59,40 +64,45 @@ impl Content {
     /// Creates the contents of a load's messages.
     pub(crate) fn of(load: &Load) -> Self {
         let sizes = load.message_bytes.weighted();
-        let bits = |body_len: usize| match load.deflate {
-            Deflate::Off => LINES_BITS,
-            Deflate::On => {
-                let room = PRECOMPRESSED_BYTES / sizes.len() / body_len.max(1);
-                room.max(1).ilog2().min(LINES_BITS)
-            }
-            Deflate::Takeover => TAKEOVER_LINES_BITS,
-        };
-        Self::with_bodies(load.payload, sizes, load.seed, bits)
+        let cycle_bits = (load.deflate != Deflate::Off).then(|| {
+            let bytes: usize = sizes.iter().map(|(len, _)| spacing(body_len(*len))).sum();
+            (CYCLE_BYTES / bytes).max(1).ilog2().min(CYCLE_BITS)
+        });
+        Self::with_cycle(load.payload, sizes, load.seed, cycle_bits)
     }
 
     /// Creates the contents of messages of these sizes, which occur in proportion to their weights.
     /// At least one size must be given, and no weight may be zero.
     #[cfg(test)]
     pub(crate) fn new(payload: Payload, sizes: &[(usize, u32)], seed: u64) -> Self {
-        Self::with_bodies(payload, sizes, seed, |_| LINES_BITS)
+        Self::with_cycle(payload, sizes, seed, None)
     }
 
-    /// Creates contents. `bits` returns the number of bodies of a length, as a power of two.
-    fn with_bodies(
+    fn with_cycle(
         payload: Payload,
         sizes: &[(usize, u32)],
         seed: u64,
-        bits: impl Fn(usize) -> u32,
+        cycle_bits: Option<u32>,
     ) -> Self {
         let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
         let mut total_weight = 0;
         let class = |&(len, weight): &(usize, u32)| {
             total_weight += u64::from(weight);
-            Class::new(payload, len, total_weight, &bits, &mut random)
+            Class::new(payload, len, total_weight, cycle_bits, &mut random)
         };
         let classes: Vec<Class> = sizes.iter().map(class).collect();
         let is_stamped = classes.iter().all(Class::has_room);
-        Self { payload, classes, total_weight, is_stamped }
+        Self { payload, classes, total_weight, is_stamped, cycle_bits }
+    }
+
+    /// Returns the number of messages after which sizes and bodies repeat.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the load has no compression, and so no cycle.
+    #[inline]
+    pub(crate) fn cycle(&self) -> u64 {
+        1 << self.cycle_bits.expect("the messages of a load with compression")
     }
 
     /// Returns the length that all messages have, or `None` if there are several sizes.
@@ -113,7 +123,10 @@ impl Content {
         }
         // The two halves are combined, so that the size does not follow from the bits that select
         // the body, and connections differ.
-        let bits = mix(connection, sequence);
+        let bits = match self.cycle_bits {
+            None => mix(connection, sequence),
+            Some(_) => mix(0, sequence % self.cycle()),
+        };
         let at = (u64::from((bits ^ bits >> 32) as u32) * self.total_weight) >> 32;
         self.classes.iter().position(|class| at < class.weights).unwrap_or_default()
     }
@@ -218,20 +231,6 @@ impl Content {
         self.class(connection, sequence).body(mix(connection, sequence))
     }
 
-    /// Returns every body of a size, in the order of [`body_index`](Self::body_index).
-    pub(crate) fn bodies(&self, class: usize) -> impl Iterator<Item = &[u8]> {
-        let class = &self.classes[class];
-        let spacing = 1 << class.spacing();
-        (0..=class.starts).step_by(spacing).map(|start| &class.pool[start..][..class.body_len])
-    }
-
-    /// Returns the index of a message's body among all [bodies](Self::bodies) of its size.
-    #[inline]
-    pub(crate) fn body_index(&self, class: usize, connection: u32, sequence: u64) -> usize {
-        let class = &self.classes[class];
-        class.start(mix(connection, sequence)) >> class.spacing()
-    }
-
     #[inline]
     pub(crate) fn matches(&self, connection: u32, sequence: u64, echo: &[u8]) -> bool {
         let class = self.class(connection, sequence);
@@ -304,18 +303,33 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Returns the length of the body of a message.
+fn body_len(len: usize) -> usize {
+    if len >= STAMP { len - STAMP } else { len }
+}
+
+/// Returns the distance of bodies of a length that do not overlap: a power of two, and lines.
+fn spacing(body_len: usize) -> usize {
+    body_len.next_power_of_two().max(LINE)
+}
+
 impl Class {
     fn new(
         payload: Payload,
         len: usize,
         weights: u64,
-        bits: impl Fn(usize) -> u32,
+        cycle_bits: Option<u32>,
         random: &mut Random,
     ) -> Self {
-        let body_len = if len >= STAMP { len - STAMP } else { len };
-        let bits = bits(body_len);
-        let starts = LINES.max(1 << bits);
-        let lines = starts + body_len.div_ceil(LINE);
+        let body_len = body_len(len);
+        let (starts, rotation) = match cycle_bits {
+            // The uppermost bits, which are the best mixed.
+            None => ((LINES - 1) * LINE, LINES_BITS + LINE.ilog2()),
+            // The lowest bits, which do not depend on the connection, and are another number for
+            // each message of the cycle.
+            Some(bits) => (((1 << bits) - 1) * spacing(body_len), spacing(body_len).ilog2()),
+        };
+        let lines = starts / LINE + 1 + body_len.div_ceil(LINE);
         let mut pool = Vec::with_capacity(lines * LINE);
         if payload == Payload::TextJson {
             fill_json(lines * LINE, random, &mut pool);
@@ -324,22 +338,12 @@ impl Class {
                 fill_line(payload, body_len % LINE, random, &mut pool);
             }
         }
-        // The uppermost bits, so that few bodies are far apart.
-        let unused = LINES_BITS.saturating_sub(bits);
-        let starts = ((starts - 1) >> unused << unused) * LINE;
-        Self { len, body_len, pool: pool.into(), starts, weights }
+        Self { len, body_len, pool: pool.into(), starts, rotation, weights }
     }
 
     #[inline]
     fn has_room(&self) -> bool {
         self.len >= STAMP
-    }
-
-    /// Returns the distance of bodies in the pool, as a power of two.
-    #[inline]
-    fn spacing(&self) -> u32 {
-        // There is no bit where there is one body.
-        self.starts.trailing_zeros() % usize::BITS
     }
 
     #[inline]
@@ -348,12 +352,10 @@ impl Class {
         &self.pool[start..start + self.body_len]
     }
 
-    /// Returns the position of the body in the pool. The uppermost bits of `mixed` select among
-    /// [`LINES`] lines. The lowest bits, which are another for each message in turn, select among
-    /// further ones.
+    /// Returns the position of the body in the pool.
     #[inline]
     fn start(&self, mixed: u64) -> usize {
-        mixed.rotate_left(LINES_BITS + LINE.ilog2()) as usize & self.starts
+        mixed.rotate_left(self.rotation) as usize & self.starts
     }
 }
 
@@ -471,7 +473,7 @@ mod tests {
     use std::collections::HashSet;
 
     use bytes::BytesMut;
-    use protocol::deflate::{CompressorSettings, Deflater};
+    use protocol::deflate::Deflater;
 
     use super::*;
 
@@ -527,18 +529,23 @@ mod tests {
         Content::of(&Load { payload, deflate, message_bytes: len.into(), ..Load::default() })
     }
 
+    /// Returns the bodies of a cycle.
+    fn bodies(content: &Content) -> Vec<&[u8]> {
+        (0..content.cycle()).map(|sequence| content.body(0, sequence)).collect()
+    }
+
+    fn ratio(bodies: &[&[u8]], takes_over: bool) -> f64 {
+        let settings = Load { deflate: Deflate::On, ..Load::default() }.compressor(15);
+        let mut deflater = Deflater::new(settings, takes_over);
+        let mut deflated = BytesMut::new();
+        bodies.iter().for_each(|body| deflater.deflate(body, &mut deflated));
+        bodies.iter().map(|body| body.len()).sum::<usize>() as f64 / deflated.len() as f64
+    }
+
     #[test]
     fn json_compresses_to_about_a_fifth() {
         for len in [128, 1024, 16 << 10, 1 << 20] {
-            let content = deflated(Deflate::On, len);
-            let settings = Load { deflate: Deflate::On, ..Load::default() }.compressor(15);
-            let mut deflater = Deflater::new(settings, false);
-            let (mut plain, mut deflated) = (0, BytesMut::new());
-            for body in content.bodies(0) {
-                plain += body.len();
-                deflater.deflate(body, &mut deflated);
-            }
-            let ratio = plain as f64 / deflated.len() as f64;
+            let ratio = ratio(&bodies(&deflated(Deflate::On, len)), false);
             println!("{len} bytes: {ratio:.2}");
             assert!(len < 1024 || (4.0..6.0).contains(&ratio), "{len} bytes: {ratio}");
         }
@@ -547,40 +554,34 @@ mod tests {
     /// Bodies that a window still holds would compress to nothing.
     #[test]
     fn context_takeover_finds_no_repeated_bodies() {
-        for len in [128, 1024, 16 << 10] {
-            let ratio = |deflate, takes_over| {
-                let content = deflated(deflate, len);
-                let mut deflater = Deflater::new(CompressorSettings::default(), takes_over);
-                let mut deflated = BytesMut::new();
-                for sequence in 0..4_000 {
-                    deflater.deflate(content.body(3, sequence), &mut deflated);
-                }
-                (4_000 * content.body(3, 0).len()) as f64 / deflated.len() as f64
-            };
-            let [alone, takeover] =
-                [(Deflate::Takeover, false), (Deflate::Takeover, true)].map(|(a, b)| ratio(a, b));
+        for len in [32, 128, 1024, 16 << 10] {
+            let content = deflated(Deflate::Takeover, len);
+            let once = bodies(&content);
+            let [alone, takeover] = [false, true].map(|takes_over| ratio(&once, takes_over));
             println!("{len} bytes: {alone:.2} alone, {takeover:.2} with context takeover");
-            let shared = ratio(Deflate::On, true);
-            assert!(takeover < 6.0 && shared > takeover, "{len}: {takeover}, {shared}");
+            assert!(takeover < 6.5, "{len}: {takeover}");
+            // The second cycle finds no more than the first.
+            let twice = ratio(&[&once[..], &once[..]].concat(), true);
+            assert!((twice / takeover - 1.0).abs() < 0.02, "{len}: {twice} and {takeover}");
         }
     }
 
     #[test]
-    fn bodies_that_are_compressed_beforehand_are_bounded() {
-        for (len, count) in [(0, 512), (40, 512), (64 << 10, 256), (1 << 20, 16), (64 << 20, 1)] {
+    fn bodies_of_a_cycle_are_bounded_and_differ() {
+        for (len, count) in
+            [(0, 4096), (40, 4096), (1040, 4096), (64 << 10, 64), (1 << 20, 4), (64 << 20, 1)]
+        {
             let content = deflated(Deflate::On, len);
-            assert_eq!(content.bodies(0).count(), count, "{len}");
-            let indices: HashSet<_> =
-                (0..20_000).map(|sequence| content.body_index(0, 3, sequence)).collect();
-            assert_eq!((indices.len(), indices.iter().max()), (count, Some(&(count - 1))));
-            let bodies: Vec<_> = content.bodies(0).collect();
-            for sequence in 0..if len > 1000 { 5 } else { 1000 } {
-                assert!(content.body(3, sequence) == bodies[content.body_index(0, 3, sequence)]);
+            assert_eq!(content.cycle(), count, "{len}");
+            let different: HashSet<_> = bodies(&content).into_iter().collect();
+            assert!(different.len() as u64 == count || len < 1000, "{len}: {}", different.len());
+            for (connection, sequence) in [(3, 5), (u32::MAX, 7 * count + 5)] {
+                assert!(content.body(connection, sequence) == content.body(0, 5 % count));
             }
         }
         let sizes = "1048576:1,1048577:9".parse().expect("sizes");
         let load = Load { deflate: Deflate::On, message_bytes: sizes, ..Load::default() };
-        assert_eq!([0, 1].map(|class| Content::of(&load).bodies(class).count()), [8, 8]);
+        assert_eq!(Content::of(&load).cycle(), 2);
     }
 
     #[test]

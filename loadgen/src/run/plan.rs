@@ -29,7 +29,7 @@ const MAX_OUTSTANDING: u32 = 1 << 20;
 const MAX_FRAGMENTS: u32 = 262_144;
 /// Most bytes outstanding over all connections: one turn may hold them in memory.
 const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
-/// Most bytes of the compressors of all connections with context takeover.
+/// Most bytes of the compressors of all connections that replace others, with context takeover.
 const MAX_COMPRESSOR_BYTES: u64 = 8 << 30;
 /// Most connections of one run: what the worker's tables number.
 const MAX_CONNECTIONS: u32 = 1 << 24;
@@ -258,7 +258,9 @@ impl Plan {
                 format!("{flag} needs --deflate on or takeover: nothing is compressed otherwise"),
             )?;
         }
-        if load.deflate != Deflate::Takeover {
+        let replaces =
+            load.reconnect || load.lifetime.is_some() || load.messages_per_connection.is_some();
+        if load.deflate != Deflate::Takeover || !replaces {
             return Ok(());
         }
         let each = (4_u64 << load.deflate_window_bits) + (512 << load.deflate_memory_level);
@@ -266,9 +268,9 @@ impl Plan {
         require(
             bytes <= MAX_COMPRESSOR_BYTES,
             format!(
-                "-c and --deflate takeover together need {bytes} bytes for compressors: at most \
-                 {MAX_COMPRESSOR_BYTES}, so fewer connections, smaller --deflate-window-bits or \
-                 --deflate on"
+                "-c and --deflate takeover together need {bytes} bytes for compressors where \
+                 connections replace others: at most {MAX_COMPRESSOR_BYTES}, so fewer connections, \
+                 smaller --deflate-window-bits or --deflate on"
             ),
         )
     }
@@ -468,6 +470,7 @@ mod tests {
         assert!(alone.starts_with("--deflate-memory-level needs --deflate on"), "{alone}");
         let many = refused(ws, |load| {
             (load.deflate, load.connections) = (Deflate::Takeover, 1_000_000);
+            load.reconnect = true;
         });
         assert!(many.starts_with("-c and --deflate takeover together need"), "{many}");
         for deflate in [Deflate::On, Deflate::Takeover] {

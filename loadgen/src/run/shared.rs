@@ -195,9 +195,10 @@ pub(crate) struct Shared {
     pub(crate) url: Url,
     pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
-    /// Compressed bodies for each window that can be negotiated, from the smallest to the largest.
-    /// A window that the server chose is compressed for when the first connection gets it.
-    pub(super) precompressed: [OnceLock<Precompressed>; WINDOWS],
+    /// Compressed bodies without and with context takeover, for each window that can be negotiated,
+    /// from the smallest to the largest. What the server chose is compressed for when the first
+    /// connection gets it.
+    pub(super) precompressed: [[OnceLock<Precompressed>; WINDOWS]; 2],
     /// IPv4 and IPv6 addresses to connect from, in turn. Empty for the kernel's choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     pub(crate) window: Window,
@@ -224,18 +225,22 @@ impl Shared {
             window: Window::unset(),
             gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
         };
-        if plan.load.deflate == Deflate::On {
-            // Nearly always the server agrees to the offered window.
-            shared.precompressed(plan.load.deflate_window_bits);
+        if plan.load.deflate != Deflate::Off {
+            // Nearly always the server agrees to what is offered.
+            let takes_over = plan.load.deflate == Deflate::Takeover;
+            shared.precompressed(plan.load.deflate_window_bits, takes_over);
         }
         shared
     }
 
-    /// Returns the bodies that are compressed for a window of 9 to 15 bits.
+    /// Returns the bodies that are compressed for a window of 9 to 15 bits, without or with context
+    /// takeover.
     #[inline]
-    pub(crate) fn precompressed(&self, window_bits: u8) -> &Precompressed {
-        let set = &self.precompressed[usize::from(window_bits - MIN_DEFLATE_BITS)];
-        set.get_or_init(|| Precompressed::new(&self.content, self.load.compressor(window_bits)))
+    pub(crate) fn precompressed(&self, window_bits: u8, takes_over: bool) -> &Precompressed {
+        let sets = &self.precompressed[usize::from(takes_over)];
+        let set = &sets[usize::from(window_bits - MIN_DEFLATE_BITS)];
+        let settings = || self.load.compressor(window_bits);
+        set.get_or_init(|| Precompressed::new(&self.content, settings(), takes_over))
     }
 
     pub(crate) fn shard(&self, worker: usize) -> Shard {

@@ -426,6 +426,8 @@ pub(crate) struct CompressionTally {
     pub(crate) is_mixed: bool,
     pub(crate) sent: CompressedMessages,
     pub(crate) sent_uncompressed: u64,
+    /// Messages that were compressed while they were sent.
+    pub(crate) compressed_on_send: u64,
     pub(crate) received: CompressedMessages,
     pub(crate) same_bytes: u64,
     pub(crate) inflated: u64,
@@ -446,6 +448,7 @@ impl CompressionTally {
         self.sent += other.sent;
         self.received += other.received;
         self.sent_uncompressed += other.sent_uncompressed;
+        self.compressed_on_send += other.compressed_on_send;
         self.same_bytes += other.same_bytes;
         self.inflated += other.inflated;
         self.received_uncompressed += other.received_uncompressed;

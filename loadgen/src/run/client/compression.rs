@@ -1,8 +1,12 @@
 //! Compression of a worker's connections, where the load offers it.
 //!
 //! A compressed echo is compared by its bytes as long as they are those that were sent. From the
-//! first other byte on it is inflated and compared in pieces: the bytes before are known. With
-//! context takeover, or where the server compresses otherwise, every echo is inflated.
+//! first other byte on it is inflated and compared in pieces: the bytes before are known.
+//!
+//! With context takeover the same bytes are the same message only while all echoes before it had the
+//! bytes of their messages too: then the server's window is ours. So after the first other byte
+//! every echo of the connection is inflated. The window with which that begins is not kept until
+//! then, because it is known: it has the messages that were sent.
 
 use engine::{Nanos, Output, Worker};
 use protocol::deflate::{History, Inflater, MIN_DEFLATE_BITS};
@@ -10,7 +14,7 @@ use protocol::handshake::deflate::Parameters;
 use protocol::{Limits, MessageKind, ProtocolError};
 
 use super::super::check::{Judged, PartialEcho};
-use super::super::compressed::{Compressor, Scratch, compresses_while_sending};
+use super::super::compressed::{Compressor, Precompressed, Scratch, push_messages};
 use super::super::ledger::Ledger;
 use super::super::outgoing::Outgoing;
 use super::super::shared::Shared;
@@ -27,8 +31,6 @@ pub(super) struct Compression {
     inflaters: Vec<Inflater>,
     inflated: Box<[u8]>,
     scratch: Scratch,
-    /// True if messages are compressed while they are sent.
-    is_slow: bool,
     /// Messages of this turn that were compressed after their time was read: the connection, and
     /// the first of them.
     entered: Vec<(u32, u64)>,
@@ -38,8 +40,10 @@ pub(super) struct Compression {
 #[derive(Default)]
 struct LinkCompression {
     encoder: Encoder,
-    /// Bytes to which the server's next message may refer.
+    /// Bytes to which the server's next message may refer. Empty while `may_be_same` is true.
     history: Option<Box<History>>,
+    /// True if the next echo is the right one where its bytes are those that were sent.
+    may_be_same: bool,
     echo: CompressedEcho,
 }
 
@@ -49,10 +53,23 @@ enum Encoder {
     /// Messages are sent without compression.
     #[default]
     Plain,
-    /// Messages were compressed before the run, for a window of this size in bits.
-    Before(u8),
-    /// Messages are compressed one after the other.
-    Now(Box<Compressor>),
+    /// Messages were compressed before the run.
+    Before { window_bits: u8, takes_over: bool },
+    /// Messages are compressed one after the other, for a window of this size, until a cycle
+    /// begins.
+    Now { window_bits: u8, compressor: Box<Compressor> },
+}
+
+impl Encoder {
+    /// Returns the messages that were compressed before the run, if this connection sends them.
+    fn precompressed<'a>(&self, shared: &'a Shared) -> Option<&'a Precompressed> {
+        match *self {
+            Self::Before { window_bits, takes_over } => {
+                Some(shared.precompressed(window_bits, takes_over))
+            }
+            Self::Plain | Self::Now { .. } => None,
+        }
+    }
 }
 
 /// A compressed echo that is being received.
@@ -77,19 +94,19 @@ impl Compression {
                 inflaters: Vec::new(),
                 inflated: vec![0; STEP].into(),
                 scratch: Scratch::default(),
-                is_slow: compresses_while_sending(&shared.load),
                 entered: Vec::new(),
             })
         })
     }
 
-    /// Begins a connection with the server's answer to the offer. `is_loaded`: it sends messages.
+    /// Begins a connection with the server's answer to the offer. `first`: its first message, if it
+    /// sends messages.
     pub(super) fn open(
         &mut self,
         shared: &Shared,
         link: u32,
         answer: Option<Parameters>,
-        is_loaded: bool,
+        first: Option<u64>,
     ) {
         let link = &mut self.links[link as usize];
         self.inflaters.extend(link.echo.take_inflater());
@@ -97,16 +114,18 @@ impl Compression {
         let Some(agreed) = answer else { return };
         link.history = (!agreed.server_no_context_takeover)
             .then(|| Box::new(History::new(agreed.server_max_window_bits)));
-        let bits = agreed.client_max_window_bits;
-        if !is_loaded || bits < MIN_DEFLATE_BITS {
-            return;
-        }
-        link.encoder = if self.is_slow {
-            let takes_over = !agreed.client_no_context_takeover;
-            Encoder::Now(Box::new(Compressor::new(shared.load.compressor(bits), takes_over)))
+        let window_bits = agreed.client_max_window_bits;
+        let Some(first) = first.filter(|_| window_bits >= MIN_DEFLATE_BITS) else { return };
+        let takes_over = !agreed.client_no_context_takeover;
+        link.encoder = if takes_over && first % shared.content.cycle() > 0 {
+            let compressor = Box::new(Compressor::new(shared.load.compressor(window_bits)));
+            Encoder::Now { window_bits, compressor }
         } else {
-            shared.precompressed(bits);
-            Encoder::Before(bits)
+            // Compressed now where the server's answer is another than before.
+            shared.precompressed(window_bits, takes_over);
+            link.may_be_same = takes_over == link.history.is_some()
+                && window_bits <= agreed.server_max_window_bits;
+            Encoder::Before { window_bits, takes_over }
         };
     }
 
@@ -133,11 +152,18 @@ impl Compression {
         while Outgoing::has_room(out)
             && let Some(sequence) = sequences.next()
         {
+            if let Encoder::Now { window_bits, .. } = *encoder
+                && sequence % content.cycle() == 0
+            {
+                *encoder = Encoder::Before { window_bits, takes_over: true };
+            }
             let parts = match encoder {
-                Encoder::Before(bits) => {
-                    shared.precompressed(*bits).parts(content, connection, sequence)
+                Encoder::Before { window_bits, takes_over } => {
+                    let set = shared.precompressed(*window_bits, *takes_over);
+                    set.parts(content, connection, sequence)
                 }
-                Encoder::Now(compressor) => {
+                Encoder::Now { compressor, .. } => {
+                    tally.compressed_on_send += 1;
                     compressor.parts(content, connection, sequence, scratch)
                 }
                 Encoder::Plain => break,
@@ -161,16 +187,13 @@ impl Compression {
     ) -> Result<Option<Judged>, ProtocolError> {
         let EchoContext { shared, ledger, connection, .. } = *of;
         let content = &shared.content;
-        let set = match &self.links[of.link].encoder {
-            Encoder::Before(bits) => Some(shared.precompressed(*bits)),
-            Encoder::Plain | Encoder::Now(_) => None,
-        };
+        let set = self.links[of.link].encoder.precompressed(shared);
         if first {
             let link = &mut self.links[of.link];
             self.inflaters.extend(link.echo.take_inflater());
-            let echo = match (set, &link.history, ledger.oldest()) {
-                (Some(_), None, Some(sequence)) => CompressedEcho::Same { sequence, len: 0 },
-                _ => self.inflating(of.link),
+            let echo = match ledger.oldest() {
+                Some(sequence) if link.may_be_same => CompressedEcho::Same { sequence, len: 0 },
+                _ => self.inflating(of),
             };
             self.links[of.link].echo = echo;
         }
@@ -186,7 +209,7 @@ impl Compression {
                     Judged { sequence: Some(sequence), sound: true, is_foreign: false }
                 }));
             }
-            self.links[of.link].echo = self.inflating(of.link);
+            self.links[of.link].echo = self.inflating(of);
             let same = [parts.head(), parts.body()];
             let mut left = before;
             for part in same {
@@ -208,10 +231,23 @@ impl Compression {
 
     /// Returns an inflater that has begun a message of a connection. It does not check text,
     /// because every byte is compared.
-    fn inflating(&mut self, link: usize) -> CompressedEcho {
+    fn inflating(&mut self, of: &EchoContext<'_>) -> CompressedEcho {
+        self.keep_history(of);
         let mut inflater = self.inflaters.pop().unwrap_or_default();
-        inflater.begin(MessageKind::Binary, self.links[link].history.as_deref_mut());
+        inflater.begin(MessageKind::Binary, self.links[of.link].history.as_deref_mut());
         CompressedEcho::Inflating(inflater)
+    }
+
+    /// Keeps the window of a connection with context takeover from now on. So far the server has
+    /// sent the bytes of every message before the oldest outstanding one.
+    fn keep_history(&mut self, of: &EchoContext<'_>) {
+        let link = &mut self.links[of.link];
+        let Some(history) = &mut link.history else { return };
+        if !std::mem::take(&mut link.may_be_same) {
+            return;
+        }
+        let end = of.ledger.oldest().unwrap_or(of.ledger.next());
+        push_messages(&of.shared.content, of.connection, of.first..end, history);
     }
 
     /// Inflates a piece and compares it.
@@ -237,8 +273,9 @@ struct EchoContext<'a> {
     limits: &'a Limits,
     ledger: &'a Ledger,
     link: usize,
-    /// Number of the connection.
+    /// Number of the connection, and its first message.
     connection: u32,
+    first: u64,
 }
 
 impl CompressedEcho {
@@ -272,6 +309,7 @@ impl Client {
                 ledger: &state.ledger,
                 link: link as usize,
                 connection,
+                first: state.first,
             };
             compression.receive(&of, tally, &mut state.arriving, (first, last), piece)?
         } else {
@@ -284,9 +322,27 @@ impl Client {
         Ok(())
     }
 
+    /// Handles the beginning of an echo that is not compressed. The server's window has no bytes of
+    /// it, so it is no longer that of the messages that were sent.
+    #[cold]
+    pub(super) fn begin_uncompressed(&mut self, link: u32) {
+        let Some(compression) = &mut self.compression else { return };
+        let state = &self.links[link as usize];
+        compression.keep_history(&EchoContext {
+            shared: &self.shared,
+            limits: &self.limits,
+            ledger: &state.ledger,
+            link: link as usize,
+            connection: self.shard.number(link),
+            first: state.first,
+        });
+    }
+
     /// Notes messages that are compressed while they are sent.
     pub(super) fn note_entered(&mut self, link: u32, first: u64) {
-        if let Some(compression) = self.compression.as_mut().filter(|own| own.is_slow) {
+        if let Some(compression) = &mut self.compression
+            && let Encoder::Now { .. } = compression.links[link as usize].encoder
+        {
             compression.entered.push((link, first));
         }
     }

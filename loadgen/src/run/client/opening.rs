@@ -119,7 +119,8 @@ impl Client {
         self.open += 1;
         if let Some(compression) = &mut self.compression {
             self.tally.compression.answered(answer);
-            compression.open(&self.shared, link, answer, link < self.shard.count());
+            let first = (link < self.shard.count()).then_some(state.first);
+            compression.open(&self.shared, link, answer, first);
         }
         self.begin_life(link, out);
         if self.phase == WorkerPhase::Loading && link < self.shard.count() {

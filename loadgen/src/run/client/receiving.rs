@@ -43,6 +43,9 @@ impl Client {
                         if DEFLATE {
                             let count = &mut self.tally.compression.received_uncompressed;
                             *count += u64::from(last);
+                            if first {
+                                self.begin_uncompressed(c.link);
+                            }
                         }
                         self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
                     } else if let Err(error) =
