@@ -415,8 +415,8 @@ impl Deflater {
     }
 
     /// Takes bytes over without compressing them, between two messages: those that follow may refer
-    /// to them. The receiver must have got them in another way, as in a stored block before the next
-    /// message.
+    /// to them. The receiver must have got them in another way, as in a stored block before the
+    /// next message.
     ///
     /// # Panics
     ///

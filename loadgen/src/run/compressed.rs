@@ -1,7 +1,7 @@
 //! Compressed messages (RFC 7692).
 //!
-//! The bodies of a whole [cycle](Content::cycle) are compressed once, before the run. The payload of
-//! a message is then a stored block with its stamp, and the compressed body:
+//! The bodies of a whole [cycle](Content::cycle) are compressed once, before the run. The payload
+//! of a message is then a stored block with its stamp, and the compressed body:
 //!
 //! ```text
 //! 00 10 00 ef ff   BFINAL 0, BTYPE 00; LEN 16 and its complement (RFC 1951 3.2.4)
@@ -16,8 +16,8 @@
 //! place of each stamp. Its bytes never occur in text, so no reference includes one of them. Bytes
 //! of a binary message are random, and gain nothing from those before them: each is compressed by
 //! itself. The first message of a cycle refers to nothing. A connection that replaces another one
-//! begins within the cycle, and has no messages that those of the cycle could refer to. It compresses
-//! what it sends, until a cycle begins.
+//! begins within the cycle, and has no messages that those of the cycle could refer to. It
+//! compresses what it sends, until a cycle begins.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -121,7 +121,8 @@ pub(crate) struct Scratch {
     deflated: BytesMut,
 }
 
-/// Appends messages of a connection to a window: the last ones, as many as the largest window holds.
+/// Appends messages of a connection to a window: the last ones, as many as the largest window
+/// holds.
 pub(crate) fn push_messages(
     content: &Content,
     connection: u32,

@@ -9,10 +9,10 @@
 //! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. In text, a character
 //! ends wherever a body can end. So a body has its exact length in bytes, and no character is cut.
 //!
-//! With compression, messages are compressed beforehand, which takes memory for each. So the size and
-//! the body of a message repeat after a *cycle* of messages, and are those of every connection with
-//! the same sequence number. The bodies of a cycle do not overlap, and they are more than a window
-//! can hold wherever that can be had: a compressor would find repeated bodies.
+//! With compression, messages are compressed beforehand, which takes memory for each. So the size
+//! and the body of a message repeat after a *cycle* of messages, and are those of every connection
+//! with the same sequence number. The bodies of a cycle do not overlap, and they are more than a
+//! window can hold wherever that can be had: a compressor would find repeated bodies.
 
 use bytes::Bytes;
 use protocol::MessageKind;

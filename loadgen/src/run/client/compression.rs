@@ -3,8 +3,8 @@
 //! A compressed echo is compared by its bytes as long as they are those that were sent. From the
 //! first other byte on it is inflated and compared in pieces: the bytes before are known.
 //!
-//! With context takeover the same bytes are the same message only while all echoes before it had the
-//! bytes of their messages too: then the server's window is ours. So after the first other byte
+//! With context takeover the same bytes are the same message only while all echoes before it had
+//! the bytes of their messages too: then the server's window is ours. So after the first other byte
 //! every echo of the connection is inflated. The window with which that begins is not kept until
 //! then, because it is known: it has the messages that were sent.
 
