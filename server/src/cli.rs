@@ -271,7 +271,8 @@ struct Arguments {
 
     /// Answer with faults that the URL asks for, to test clients: /?delay=5ms&close=1011@100, or
     /// /faults/delay=5ms/close=1011@100. A value gives faults to connections whose URL names none.
-    /// server/README.md lists them.
+    /// They are delay, stall, close, abort, refuse, fragment, ping, truncate, greet and seed; one
+    /// that is not valid gets a 400 that says what is.
     #[arg(long, value_name = "FAULTS", num_args = 0..=1, require_equals = true, default_missing_value = "", help_heading = TESTING)]
     faults: Option<String>,
 

@@ -153,7 +153,14 @@ fn asks_for_health(head: &[u8], refusal: &Refusal) -> bool {
     let is_valid = refusal.asks_for_no_upgrade()
         || (refusal.is_to_another_method() && method == b"OPTIONS" && version == b"HTTP/1.1")
         || (refusal.is_to_another_version() && version == b"HTTP/1.0");
-    is_probe && is_valid
+    is_probe && is_valid && !asks_for_upgrade(head)
+}
+
+/// Returns true if a head has an Upgrade field, whose meaning has not been examined.
+fn asks_for_upgrade(head: &[u8]) -> bool {
+    const NAME: &[u8] = b"Upgrade:";
+    head.split(|&byte| byte == b'\n')
+        .any(|line| line.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME)))
 }
 
 /// Returns true if a valid request's target is `/`, with or without a query.

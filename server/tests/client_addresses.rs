@@ -282,6 +282,8 @@ fn health_paths_answer_what_load_balancers_send() {
             ("POST /healthz HTTP/1.1", "405"),
             ("GET / HTTP/1.0", "505"),
             ("GET /healthz HTTP/2.0", "505"),
+            ("OPTIONS / HTTP/1.1\r\nUpgrade: websocket", "405"),
+            ("GET /healthz HTTP/1.0\r\nupgrade: websocket", "505"),
         ] {
             let mut stream = logged.connect();
             let host = if status == "400" { "" } else { "Host: health\r\n" };
@@ -291,7 +293,7 @@ fn health_paths_answer_what_load_balancers_send() {
         }
         // A probe is one of the proxy's own too.
         let said = logged.end();
-        assert_eq!(said.matches("handshake refused").count(), 5, "{said}");
+        assert_eq!(said.matches("handshake refused").count(), 7, "{said}");
     }
 }
 

@@ -171,7 +171,7 @@ fn a_large_message_and_one_in_pieces_have_faults_too() {
     });
 }
 
-/// What breaks the protocol gets its Close behind the echoes that are held.
+/// Invalid frames get their Close behind the echoes that are held.
 #[test]
 fn invalid_frames_and_the_end_wait_for_held_echoes() {
     on_every_engine(&["--faults", "--max-message", "10"], |server| {
@@ -314,7 +314,7 @@ fn held_echoes_are_bounded() {
         let writer = {
             let frame = client_frame(2, &payload);
             std::thread::spawn(move || {
-                (0..count).for_each(|_| stream.write_all(&frame).expect("a frame"))
+                (0..count).for_each(|_| stream.write_all(&frame).expect("a frame"));
             })
         };
         let frame = program::plain(0x82, &payload);

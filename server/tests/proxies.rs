@@ -1,5 +1,5 @@
-//! The server behind nginx, HAProxy and Caddy with the configurations of scripts/deploy, and under a
-//! load balancer's probes.
+//! The server behind nginx, HAProxy and Caddy with the configurations of scripts/deploy, and under
+//! a load balancer's probes.
 
 mod program;
 
@@ -355,6 +355,33 @@ fn limits_are_those_of_the_clients_behind_the_proxy_protocol() {
         assert!(site.log().contains("peer=127.0.0.7:"), "{version}: {}", site.log());
         assert!(!site.log().contains("proxy-header"), "{version}: {}", site.log());
     }
+}
+
+/// nginx sends version 1 of the PROXY protocol in its proxy of TCP.
+#[test]
+fn limits_are_those_of_the_clients_behind_a_stream_of_nginx() {
+    const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    if !Kind::Nginx.is_here() {
+        return;
+    }
+    if !Path::new(MODULE).exists() {
+        println!("skipped: no {MODULE} here (Debian: libnginx-mod-stream)");
+        return;
+    }
+    let stream = |text: String| {
+        let server = text.lines().find_map(|line| line.trim().strip_prefix("server 127"));
+        let server = server.and_then(|rest| rest.strip_suffix(';')).expect("the server");
+        format!(
+            "load_module {MODULE};\nevents {{}}\nstream {{\n server {{\n listen 8080;\n \
+             proxy_pass 127{server};\n proxy_protocol on;\n }}\n}}\n"
+        )
+    };
+    let flags = ["--proxy-protocol", "127.0.0.1", "--max-connections-per-ip", "1"];
+    let site = Site::start(Kind::Nginx, "stream", &flags, stream);
+    let _first = site.upgraded_from("127.0.0.7", "", 101);
+    let _second = site.upgraded_from("127.0.0.8", "", 101);
+    site.upgraded_from("127.0.0.7", "", 503);
+    assert!(site.log().contains("peer=127.0.0.7:"), "{}", site.log());
 }
 
 /// HAProxy's plain check, with a header and without one, asks the port of the WebSocket.

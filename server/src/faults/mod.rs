@@ -123,7 +123,7 @@ impl FaultCounters {
     }
 }
 
-/// What a worker keeps for all of its connections with faults.
+/// State of a worker for all of its connections with faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) counters: FaultCounters,
@@ -202,6 +202,8 @@ pub(crate) struct Faulty {
     held_bytes: usize,
     /// Time of the last thing in the queue: nothing behind it comes earlier.
     last: Nanos,
+    /// Latest time for what comes into the queue now.
+    latest: Nanos,
     /// Stalls in the queue.
     stalls: u32,
     /// True if the end of the connection is in the queue: nothing comes behind it.
@@ -211,6 +213,9 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
+    /// Longest time that anything is held. Many stalls of messages that came together would add up
+    /// to more, and a connection that is not read from does not learn of its peer's end.
+    const MAX_HELD: Duration = Duration::from_secs(3600);
     /// Memory of a held step, besides its bytes.
     const STEP_COST: usize = 64;
 
@@ -225,6 +230,7 @@ impl Faulty {
             held: VecDeque::new(),
             held_bytes: 0,
             last: now,
+            latest: now + Self::MAX_HELD,
             stalls: 0,
             ends: false,
             scheduled: None,
@@ -249,6 +255,7 @@ impl Faulty {
         now: Nanos,
         counters: &mut FaultCounters,
     ) {
+        self.latest = now + Self::MAX_HELD;
         while let Ok(Some((header, header_len))) = Header::parse(replies) {
             let len = header_len + header.payload_len as usize;
             let (reply, rest) = replies.split_at(len);
@@ -339,7 +346,7 @@ impl Faulty {
     }
 
     fn hold(&mut self, at: Nanos, step: Step) {
-        self.last = self.last.max(at);
+        self.last = self.last.max(at.min(self.latest));
         self.held_bytes += cost(&step);
         self.held.push_back(Held { at: self.last, step });
     }
@@ -450,6 +457,16 @@ mod tests {
         // Echo, echo, end of the stall, and so on.
         assert_eq!(times(&mut stalled), [0, 1, 11, 11, 11, 21]);
         assert!(!stalled.is_blocked(usize::MAX));
+    }
+
+    #[test]
+    fn nothing_is_held_for_more_than_an_hour() {
+        let (mut faulty, _) = faulty("stall=40m@1&delay=10ms", 1);
+        add(&mut faulty, &[0, 0, 0, 5]);
+        let hour = 3_600_000;
+        let stall = 2_400_000;
+        let expected = [10, stall + 10, stall + 10, hour, hour, hour, hour, hour + 5];
+        assert_eq!(times(&mut faulty), expected);
     }
 
     #[test]

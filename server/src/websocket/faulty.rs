@@ -55,9 +55,8 @@ impl WebSocketEcho {
             Peer { socket: &mut faulty.socket, assembly: &mut c.assembly, account: &mut c.account };
         let flow =
             self.echo.read(peer, bytes, at, Input::Kept, &mut record.begin(now, 0, bytes.len()));
-        let pieces = record.segments().iter();
-        let replies: Vec<u8> =
-            pieces.flat_map(|piece| record.bytes(piece, bytes)).copied().collect();
+        let pieces = record.segments().iter().map(|piece| record.bytes(piece, bytes));
+        let replies = pieces.collect::<Vec<_>>().concat();
         record.discard_segments();
         record.clear_arena();
         faults.record = record;
