@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use protocol::handshake::server::{Accepted, Refusal};
 
+use crate::faults::REFUSED_ON_REQUEST;
+
 /// Pages that may connect. A request without an Origin does not come from a page in a browser, and
 /// is always admitted (RFC 6455 10.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,6 +152,11 @@ impl Rejection {
         Self { refusal: Refusal::forbidden_origin(), said: Some(said), detail: Some(detail) }
     }
 
+    /// Returns whether the client has asked for the refusal.
+    pub(crate) fn is_on_request(&self) -> bool {
+        self.refusal.rule() == REFUSED_ON_REQUEST
+    }
+
     /// Explanation in one line.
     pub(crate) fn detail(&self) -> &str {
         self.detail.as_deref().unwrap_or(self.refusal.detail())
@@ -166,15 +173,19 @@ fn escaped(text: &str) -> String {
 }
 
 impl Admission {
-    /// Admits a request, and puts the accepted subprotocol into its response.
+    /// Admits a request for `path`, and puts the accepted subprotocol into its response.
     ///
     /// # Errors
     ///
     /// 404 for another path, 403 for another Origin.
-    pub(crate) fn admit(&self, request: &mut Accepted, on_loopback: bool) -> Result<(), Rejection> {
-        let asked = request.target().split('?').next().unwrap_or_default();
-        if self.path.as_ref().is_some_and(|path| path != asked) {
-            return Err(Rejection::about(Refusal::unknown_path(), asked));
+    pub(crate) fn admit(
+        &self,
+        path: &str,
+        request: &mut Accepted,
+        on_loopback: bool,
+    ) -> Result<(), Rejection> {
+        if self.path.as_ref().is_some_and(|only| only != path) {
+            return Err(Rejection::about(Refusal::unknown_path(), path));
         }
         if let Some(origin) = request.origin()
             && !self.origins.allow(origin, request.host(), on_loopback)

@@ -25,8 +25,10 @@ use crate::connection::Heartbeat;
 use crate::counted::counted;
 use crate::deflate::{DeflateEcho, DeflateSettings};
 use crate::error::ServeError;
+use crate::faults::{FaultError, FaultSettings};
 use crate::injected_cost::InjectedCost;
 use crate::limiter::AddressLimits;
+use crate::proxy::Networks;
 use crate::rate::{Rate, RatePolicy, Rates};
 use crate::server::Server;
 use crate::stats::Stats;
@@ -34,11 +36,13 @@ use crate::tls::Identity;
 use crate::{signals, version};
 
 const LISTENING: &str = "Listening";
+const PROXIES: &str = "Behind proxies";
 const WORKERS: &str = "Workers";
 const LIMITS: &str = "Limits (0 is off)";
 const COMPRESSION: &str = "Compression";
 const TIMES: &str = "Time limits (0 is off)";
 const URING: &str = "io_uring";
+const TESTING: &str = "Testing clients";
 const OUTPUT: &str = "Output";
 
 const EXAMPLES: &str = "\
@@ -111,6 +115,17 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS", value_parser = admin, help_heading = LISTENING)]
     admin: Option<ListenAddress>,
 
+    /// Proxies whose connections begin with a header of the PROXY protocol, version 1 or 2, such as
+    /// 10.0.0.0/8,127.0.0.1. Limits and log lines then have the client's address. Connections of
+    /// others have no header.
+    #[arg(long, value_name = "NETWORKS", help_heading = PROXIES)]
+    proxy_protocol: Option<Networks>,
+
+    /// Proxies whose requests name the client in X-Forwarded-For or Forwarded (RFC 7239), such as
+    /// 10.0.0.0/8,127.0.0.1. Limits and log lines then have the client's address.
+    #[arg(long, value_name = "NETWORKS", help_heading = PROXIES)]
+    trusted_proxy: Option<Networks>,
+
     /// Number of workers [default: one for each allowed physical core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = WORKERS)]
     threads: Option<u16>,
@@ -169,6 +184,11 @@ struct Arguments {
     /// Most fragments of a message. More are answered with Close 1008.
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = LIMITS)]
     max_fragments: u32,
+
+    /// Most bytes of a request with its header fields, from 1KiB to 1MiB; its target may have half
+    /// of them. A longer one gets a 431.
+    #[arg(long, value_name = "SIZE", value_parser = head_size, default_value = "16KiB", help_heading = LIMITS)]
+    max_head: usize,
 
     /// Unsent bytes of a connection above which it is not read from until all are sent. Here 0 is
     /// the strictest value.
@@ -248,6 +268,13 @@ struct Arguments {
     /// to verify a comparison.
     #[arg(long, value_name = "TIME", value_parser = burn, hide = true, help_heading = WORKERS)]
     burn_per_message: Option<InjectedCost>,
+
+    /// Answer with faults that the URL asks for, to test clients: /?delay=5ms&close=1011@100, or
+    /// /faults/delay=5ms/close=1011@100. A value gives faults to connections whose URL names none.
+    /// They are delay, stall, close, abort, refuse, fragment, ping, truncate, greet and seed; one
+    /// that is not valid gets a 400 that says what is.
+    #[arg(long, value_name = "FAULTS", num_args = 0..=1, require_equals = true, default_missing_value = "", help_heading = TESTING)]
+    faults: Option<String>,
 
     /// Print the counters of all workers at the end, as one line of JSON.
     #[arg(long, help_heading = OUTPUT)]
@@ -438,6 +465,11 @@ fn message_size(text: &str) -> Result<u64, String> {
     }
 }
 
+fn head_size(text: &str) -> Result<usize, String> {
+    let size = Some(size(text)?).filter(|size| (1 << 10..=1 << 20).contains(size));
+    size.ok_or_else(|| "from 1KiB to 1MiB, as in 16KiB".to_owned())
+}
+
 fn buffer_size(text: &str) -> Result<u32, String> {
     let allowed = 256..=16 << 20;
     let size = u32::try_from(bytes(text)?).ok().filter(|size| allowed.contains(size));
@@ -501,6 +533,22 @@ impl Arguments {
                 "--burn-per-message: raw bytes of --protocol tcp are no messages".to_owned()
             );
         }
+        if protocol == Protocol::Tcp && self.faults.is_some() {
+            return Err("--faults: raw bytes of --protocol tcp have no URL that asks for faults, \
+                 and no messages"
+                .to_owned());
+        }
+        let proxies = [
+            ("--proxy-protocol", self.proxy_protocol.is_some()),
+            ("--trusted-proxy", self.trusted_proxy.is_some()),
+        ];
+        if protocol == Protocol::Tcp
+            && let Some((flag, _)) = proxies.into_iter().find(|(_, is_on)| *is_on)
+        {
+            return Err(format!(
+                "{flag}: it is for WebSocket, not for raw bytes of --protocol tcp"
+            ));
+        }
         let allowed = affinity::allowed().map_err(|error| format!("--cpus: {error}"))?;
         let listed = self.cpus.as_ref().map(|list| list.0.as_slice());
         let cpus =
@@ -510,7 +558,8 @@ impl Arguments {
             listen: self.listen.clone(),
             identity: self.identity()?,
             protocol,
-            settings: self.settings(),
+            proxy_protocol: self.proxy_protocol.clone(),
+            settings: self.settings()?,
             engine: self.engine.unwrap_or(EngineChoice::Auto),
             cpus,
             spread: self.spread.into(),
@@ -556,12 +605,23 @@ impl Arguments {
         }
     }
 
-    fn settings(&self) -> EchoSettings {
+    fn faults(&self) -> Result<Option<FaultSettings>, String> {
+        let Some(text) = self.faults.as_deref() else { return Ok(None) };
+        let default = Some(text).filter(|text| !text.is_empty()).map(str::parse).transpose();
+        let default = default.map_err(|error: FaultError| format!("--faults: {error}"))?;
+        Ok(Some(FaultSettings::new(default, self.high_water)))
+    }
+
+    fn settings(&self) -> Result<EchoSettings, String> {
         let any = u32::MAX;
         let max_fragments = if self.max_fragments == 0 { any } else { self.max_fragments };
-        EchoSettings {
+        Ok(EchoSettings {
             limits: Limits { max_message: self.max_message, max_fragments },
-            head: HeadLimits::default(),
+            head: HeadLimits {
+                bytes: self.max_head,
+                target: self.max_head / 2,
+                ..HeadLimits::default()
+            },
             admission: self.admission(),
             rates: Rates {
                 messages: Rate::per_second(self.message_rate),
@@ -579,7 +639,9 @@ impl Arguments {
             },
             deflate: self.deflate(),
             burn: self.burn_per_message,
-        }
+            trusted_proxies: self.trusted_proxy.clone(),
+            faults: self.faults()?,
+        })
     }
 
     fn deflate(&self) -> Option<DeflateSettings> {

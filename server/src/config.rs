@@ -16,8 +16,10 @@ use crate::admission::Admission;
 use crate::connection::Heartbeat;
 use crate::deflate::DeflateSettings;
 use crate::error::ServeError;
+use crate::faults::FaultSettings;
 use crate::injected_cost::InjectedCost;
 use crate::limiter::AddressLimits;
+use crate::proxy::Networks;
 use crate::rate::Rates;
 use crate::tls::Identity;
 
@@ -114,6 +116,10 @@ pub struct EchoSettings {
     pub deflate: Option<DeflateSettings>,
     /// CPU time to burn for each message. `None`: none.
     pub burn: Option<InjectedCost>,
+    /// Proxies whose requests name the client. `None`: every peer is the client.
+    pub trusted_proxies: Option<Networks>,
+    /// Faults on request. `None`: none, and URLs may say what they like.
+    pub faults: Option<FaultSettings>,
 }
 
 impl Default for EchoSettings {
@@ -130,6 +136,8 @@ impl Default for EchoSettings {
             heartbeat: Heartbeat { ping_interval: Duration::from_secs(30), ..Heartbeat::default() },
             deflate: None,
             burn: None,
+            trusted_proxies: None,
+            faults: None,
         }
     }
 }
@@ -143,6 +151,9 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// Protocol of the echo.
     pub protocol: Protocol,
+    /// Proxies whose connections begin with a header of the PROXY protocol. `None`: none do. For
+    /// WebSocket alone.
+    pub proxy_protocol: Option<Networks>,
     /// Settings of the WebSocket echo.
     pub settings: EchoSettings,
     /// Engine of all workers.
@@ -184,6 +195,7 @@ impl Default for Config {
             listen: vec![ListenAddress { scheme: None, host: "127.0.0.1".to_owned(), port: 0 }],
             identity: None,
             protocol: Protocol::default(),
+            proxy_protocol: None,
             settings: EchoSettings::default(),
             engine: EngineChoice::Auto,
             cpus: affinity::allowed()

@@ -7,6 +7,7 @@ use engine::Nanos;
 
 use crate::deflate::Compression;
 use crate::echo::Assembly;
+use crate::faults::Faulty;
 use crate::http::Head;
 use crate::rate::Usage;
 
@@ -28,6 +29,9 @@ pub struct Connection {
     is_stuck: bool,
     /// True once a ping was sent.
     pub(crate) was_pinged: bool,
+    /// True while the limits per address do not count the connection: its peer is a proxy, and its
+    /// request has not named the client yet.
+    pub(crate) is_uncounted: bool,
     /// Inflating of a message that waits for its turn.
     pub(crate) parked: Parked,
 }
@@ -52,6 +56,8 @@ pub(crate) enum Stage {
     Handshake { head: Option<Box<Head>>, listener: u16 },
     /// The WebSocket is open.
     Open(protocol::Connection),
+    /// The WebSocket is open, and has faults.
+    Faulty(Box<Faulty>),
     /// The connection was refused: it is answered and closed.
     Refused,
 }
@@ -85,6 +91,17 @@ impl Default for Account {
     }
 }
 
+impl Stage {
+    /// The reader of frames of an open WebSocket.
+    pub(crate) fn socket(&self) -> Option<&protocol::Connection> {
+        match self {
+            Self::Open(socket) => Some(socket),
+            Self::Faulty(faulty) => Some(&faulty.socket),
+            Self::Handshake { .. } | Self::Refused => None,
+        }
+    }
+}
+
 impl Connection {
     pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
         let mut this = Self {
@@ -96,14 +113,26 @@ impl Connection {
             unanswered: 0,
             is_stuck: false,
             was_pinged: false,
+            is_uncounted: false,
             parked: Parked::No,
         };
+        this.set_peer(peer);
+        this
+    }
+
+    /// Sets the address of the peer, or of the client that the peer connects for.
+    pub(crate) fn set_peer(&mut self, peer: Option<SocketAddr>) {
+        self.peer_v4 = None;
         match peer {
-            Some(SocketAddr::V4(peer)) => this.peer_v4 = Some((*peer.ip(), peer.port())),
-            Some(SocketAddr::V6(_)) => this.account_mut().peer = peer,
+            Some(SocketAddr::V4(peer)) => self.peer_v4 = Some((*peer.ip(), peer.port())),
+            Some(SocketAddr::V6(_)) => self.account_mut().peer = peer,
             None => {}
         }
-        this
+    }
+
+    /// Address that the limits per address count the connection for.
+    pub(crate) fn counted_peer(&self) -> Option<SocketAddr> {
+        self.peer().filter(|_| !self.is_uncounted)
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
@@ -118,6 +147,11 @@ impl Connection {
     /// Returns the end of a pause; [`Nanos::NEVER`] while no rate pauses the connection.
     pub(crate) fn paused_until(&self) -> Nanos {
         self.account.as_ref().map_or(Nanos::NEVER, |account| account.paused_until)
+    }
+
+    /// Returns the end of a pause, where a rate pauses the connection.
+    pub(crate) fn pause_end(&self) -> Option<Nanos> {
+        Some(self.paused_until()).filter(|&at| at != Nanos::NEVER)
     }
 
     /// Sets the end of a pause; [`Nanos::NEVER`]: it is over.

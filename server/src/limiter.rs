@@ -196,14 +196,15 @@ impl ConnectionCount {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::OfServer(self.max));
         }
+        self.enter_client(peer, now).inspect_err(|_| {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Counts an admitted connection for its client.
+    fn enter_client(&self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
         let refused = self.with_client(peer, |clients, client| clients.enter(client, now).err());
-        match refused {
-            Some(limit) => {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                Err(limit)
-            }
-            None => Ok(()),
-        }
+        refused.map_or(Ok(()), Err)
     }
 
     fn leave(&self, peer: Option<SocketAddr>) {
@@ -254,6 +255,11 @@ impl ConnectionLimiter {
         self.connection_count.enter(peer, now)?;
         self.open_here += 1;
         Ok(())
+    }
+
+    /// Counts a connection for its client, which [`enter`](ConnectionLimiter::enter) was not told.
+    pub(crate) fn enter_client(&self, client: SocketAddr, now: Nanos) -> Result<(), LimitReached> {
+        self.connection_count.enter_client(Some(client), now)
     }
 
     /// Reports the end of an admitted connection, with the `peer` of

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::admission::Rejection;
 use crate::counted::counted;
+use crate::proxy::ProxyHeaderError;
 
 /// A worker's refusals: counted all, logged as far as the limit allows.
 #[derive(Debug, Default)]
@@ -76,6 +77,20 @@ impl Refusals {
                 }
                 error => warn!(rule, section, %peer, "{}", explain(error)),
             }
+        }
+    }
+
+    /// A connection of a trusted proxy has no valid header of the PROXY protocol.
+    pub(crate) fn proxy_header(
+        &mut self,
+        now: Nanos,
+        error: &ProxyHeaderError,
+        peer: Option<SocketAddr>,
+    ) {
+        const RULE: &str = "proxy-header";
+        if self.may_log(now, RULE) {
+            let (section, peer) = ("proxy-protocol.txt 2", Peer(peer));
+            warn!(rule = RULE, section, %peer, "connection refused: {error}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::socket::{self, Congestion};
 use engine::tls::{HandshakeThread, Tls, TlsSettings};
-use engine::{EngineKind, Linger, Listener, Remote};
+use engine::{EngineKind, Handler, Linger, Listener, Remote};
 use protocol::handshake::server::Refusal;
 use tracing::{info, warn};
 
@@ -17,6 +17,7 @@ use crate::config::{Config, ListenAddress, Protocol, Scheme, Spread};
 use crate::counted::counted;
 use crate::error::ServeError;
 use crate::limiter::{ConnectionCount, ConnectionLimiter, RefusedConnections};
+use crate::proxy::ProxyProtocol;
 use crate::raw::RawEcho;
 use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
@@ -48,6 +49,8 @@ pub struct Server {
     engine: EngineKind,
     engine_reason: String,
     congestion: Option<Congestion>,
+    /// Faults, as the announcement names them.
+    faults: String,
     remotes: Vec<Remote>,
     workers: Vec<JoinHandle<()>>,
     events: Receiver<WorkerEvent>,
@@ -74,6 +77,13 @@ impl Server {
                 "slowed on purpose: {burn} of CPU time are burnt for each message (--burn-per-message)"
             );
         }
+        let faults = config.settings.faults.as_ref().map(|faults| match &faults.default {
+            None => ", faults".to_owned(),
+            Some(plan) => format!(", faults {plan}"),
+        });
+        if faults.is_some() {
+            warn!("answers with faults on purpose where a URL asks for them (--faults)");
+        }
         let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
         let (sender, events) = channel();
         let mut server = Self {
@@ -88,6 +98,7 @@ impl Server {
             engine,
             engine_reason,
             congestion: config.congestion.clone(),
+            faults: faults.unwrap_or_default(),
             remotes: Vec::new(),
             workers: Vec::new(),
             events,
@@ -142,15 +153,23 @@ impl Server {
     ) -> Result<(), ServeError> {
         let settings = config.settings.clone();
         let web_socket = move |lifecycle| WebSocketEcho::with_lifecycle(settings, lifecycle);
+        if let Some(trusted) = config.proxy_protocol.clone() {
+            let timeout = config.settings.handshake_timeout;
+            let worker = worker::spawn(plan, move |lifecycle| {
+                // Without listeners that use it, TLS is a look at each connection.
+                let inner = with_tls(web_socket(lifecycle), tls, remote)?;
+                Ok(ProxyProtocol::new(inner, trusted, timeout))
+            })?;
+            self.workers.push(worker);
+            return Ok(());
+        }
         self.workers.push(match (config.protocol, tls) {
             (Protocol::WebSocket, None) => {
                 worker::spawn(plan, |lifecycle| Ok(web_socket(lifecycle)))?
             }
-            (Protocol::WebSocket, Some(tls)) => worker::spawn(plan, |lifecycle| {
-                let thread = HandshakeThread::start(remote)
-                    .map_err(ServeError::system("starting a thread for TLS handshakes"))?;
-                Ok(Tls::new(web_socket(lifecycle), tls).with_handshakes(thread))
-            })?,
+            (Protocol::WebSocket, tls) => {
+                worker::spawn(plan, |lifecycle| with_tls(web_socket(lifecycle), tls, remote))?
+            }
             (Protocol::Tcp, _) => {
                 worker::spawn(plan, |lifecycle| Ok(RawEcho::with_lifecycle(lifecycle)))?
             }
@@ -194,7 +213,8 @@ impl Server {
         let congestion =
             self.congestion.as_ref().map(|name| format!(", congestion {name}")).unwrap_or_default();
         urls.map(move |url| {
-            format!("listening on {url}{path} (engine {engine}, {threads}{congestion})")
+            let faults = &self.faults;
+            format!("listening on {url}{path} (engine {engine}, {threads}{congestion}{faults})")
         })
     }
 
@@ -279,6 +299,18 @@ impl Drain {
         self.connection_count.close();
         self.remotes.iter().for_each(|remote| remote.wake(DRAIN));
     }
+}
+
+/// Adds TLS to a handler, with a thread for handshakes where there are any.
+fn with_tls<H: Handler>(
+    inner: H,
+    tls: Option<TlsSettings>,
+    remote: Remote,
+) -> Result<Tls<H>, ServeError> {
+    let Some(settings) = tls else { return Ok(Tls::new(inner, TlsSettings::default())) };
+    let thread = HandshakeThread::start(remote)
+        .map_err(ServeError::system("starting a thread for TLS handshakes"))?;
+    Ok(Tls::new(inner, settings).with_handshakes(thread))
 }
 
 /// Capacity of the process and of each worker.

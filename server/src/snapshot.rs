@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use engine::{Counters, Load};
 
+use crate::faults::FaultCounters;
 use crate::stats::{DeflateCounters, EchoCounters};
 
 /// Metrics of a worker's handler.
@@ -18,10 +19,13 @@ pub(crate) struct WorkerMetrics {
     pub(crate) opened: u64,
     /// Pages sent to browsers.
     pub(crate) pages: u64,
+    /// Health checks answered on the WebSocket's port.
+    pub(crate) probes: u64,
     /// Refusals by rule.
     pub(crate) refusals: Vec<(&'static str, u64)>,
     pub(crate) closes: Closes,
     pub(crate) deflate: DeflateCounters,
+    pub(crate) faults: FaultCounters,
 }
 
 /// Counts of close codes, by the closing side.

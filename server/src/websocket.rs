@@ -1,5 +1,8 @@
 //! The WebSocket echo of a worker.
 
+mod deadlines;
+mod faulty;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -7,20 +10,21 @@ use std::time::Duration;
 
 use engine::tls::TlsError;
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
-use protocol::close::{GOING_AWAY, POLICY_VIOLATION};
+use protocol::close::POLICY_VIOLATION;
 use protocol::handshake::deflate::Parameters;
-use protocol::handshake::server::Refusal;
 use protocol::{Close, Opcode, ProtocolError};
 
 use crate::admission::{Rejection, is_on_loopback};
 use crate::config::EchoSettings;
-use crate::connection::{Connection, DeadlineAction, Parked, Stage};
+use crate::connection::{Connection, Parked, Stage};
 use crate::deflate::{Compression, Deflate};
 use crate::echo::{self, Echo, Flow, Input, Peer};
+use crate::faults::{FaultCounters, Faults};
 use crate::http::{self, HandshakeState, RequestContext};
 use crate::injected_cost::CpuBurner;
 use crate::limiter::LimitReached;
 use crate::page::Page;
+use crate::proxy::{self, ProxyHeaderError};
 use crate::rate::{MAX_DEBT, RatePolicy};
 use crate::refusal::Refusals;
 use crate::snapshot::WorkerMetrics;
@@ -51,6 +55,10 @@ pub struct WebSocketEcho {
     on_loopback: Vec<bool>,
     /// Connections with a message that is inflated in turns, the next one first.
     parked: VecDeque<ConnId>,
+    /// Connections with faults, where the server has them.
+    faults: Option<Box<Faults>>,
+    /// True if the end of the turn has work: connections are parked, or faults have been scheduled.
+    has_turn_work: bool,
     lifecycle: WorkerLifecycle,
 }
 
@@ -75,6 +83,7 @@ impl WebSocketEcho {
         // for it.
         let charges = settings.rates.is_on() || burner.is_some();
         let (charged, last_opened) = (0, Nanos(0));
+        let faults = settings.faults.as_ref().map(|_| Box::default());
         Self {
             settings,
             page,
@@ -87,6 +96,8 @@ impl WebSocketEcho {
             last_opened,
             on_loopback,
             parked: VecDeque::new(),
+            faults,
+            has_turn_work: false,
             lifecycle,
         }
     }
@@ -105,6 +116,7 @@ impl WebSocketEcho {
                 connections: self.metrics.deflate.connections,
                 ..self.echo.deflated()
             },
+            faults: self.faults.as_ref().map_or_else(FaultCounters::default, |f| f.counters),
             ..self.metrics.clone()
         }
     }
@@ -128,8 +140,8 @@ impl WebSocketEcho {
         Connection::new(Stage::Refused, peer, out.now())
     }
 
-    /// Continues to read a request. Kept out of the path of frames. Input of a refused connection
-    /// is discarded.
+    /// Continues to read a request, or a WebSocket with faults. Kept out of the path of frames.
+    /// Input of a refused connection is discarded.
     #[inline(never)]
     fn handshake(
         &mut self,
@@ -138,13 +150,29 @@ impl WebSocketEcho {
         bytes: &mut [u8],
         out: &mut Output<'_>,
     ) {
-        let Stage::Handshake { head, listener } = &mut c.stage else { return };
+        let (head, listener) = match &mut c.stage {
+            Stage::Handshake { head, listener } => (head, listener),
+            Stage::Faulty(_) => return self.faulty_received(id, c, bytes, 0, out),
+            Stage::Open(_) | Stage::Refused => return,
+        };
         // An unknown listener, as in tests of the handler alone, counts as one on loopback.
         let on_loopback = self.on_loopback.get(usize::from(*listener)).copied().unwrap_or(true);
-        let context = RequestContext { settings: &self.settings, page: &self.page, on_loopback };
-        match http::read(head, context, bytes, out) {
-            Ok(HandshakeState::Incomplete) => {}
-            Ok(HandshakeState::Open { frames, deflate }) => {
+        let request = match http::read(head, &self.settings.head, bytes) {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(refusal) => return self.decline(c, &refusal.into(), out),
+        };
+        let answer = self.identify(c, &request.head, out.now()).and_then(|()| {
+            let (settings, page) = (&self.settings, &self.page);
+            let context = RequestContext { settings, page, on_loopback };
+            context.receive(&request.head, request.frames, out)
+        });
+        match answer {
+            Ok(HandshakeState::Open { frames, faults: Some(faults), .. }) => {
+                self.open_faulty(id, c, *faults, out);
+                self.faulty_received(id, c, bytes, frames, out);
+            }
+            Ok(HandshakeState::Open { frames, deflate, faults: None }) => {
                 self.open(c, deflate, out);
                 if frames < bytes.len() {
                     self.frames(id, c, bytes, frames, out);
@@ -154,8 +182,23 @@ impl WebSocketEcho {
                 self.metrics.pages += 1;
                 self.finish(c, CloseMode::Flush, out);
             }
+            Ok(HandshakeState::Healthy) => {
+                self.metrics.probes += 1;
+                self.finish(c, CloseMode::Flush, out);
+            }
             Err(declined) => self.decline(c, &declined, out),
         }
+    }
+
+    /// Finds the client of a request that came through a trusted proxy, and counts it.
+    fn identify(&mut self, c: &mut Connection, head: &[u8], now: Nanos) -> Result<(), Rejection> {
+        let trusted = self.settings.trusted_proxies.as_ref().filter(|_| c.is_uncounted);
+        let Some((trusted, peer)) = trusted.zip(c.peer()) else { return Ok(()) };
+        let client = proxy::client_of_request(head, self.settings.head.fields, peer, trusted)?;
+        c.set_peer(Some(client));
+        self.lifecycle.enter_client(client, now)?;
+        c.is_uncounted = false;
+        Ok(())
     }
 
     fn open(&mut self, c: &mut Connection, deflate: Option<Parameters>, out: &mut Output<'_>) {
@@ -176,6 +219,7 @@ impl WebSocketEcho {
 
     #[cold]
     fn decline(&mut self, c: &mut Connection, declined: &Rejection, out: &mut Output<'_>) {
+        self.count_refused_on_request(declined);
         self.refusals.handshake(out.now(), declined, c.peer());
         out.append(&declined.response());
         self.finish(c, CloseMode::Flush, out);
@@ -198,6 +242,7 @@ impl WebSocketEcho {
         {
             c.parked = Parked::Yes;
             self.parked.push_back(id);
+            self.has_turn_work = true;
             out.pause();
         }
     }
@@ -273,9 +318,18 @@ impl WebSocketEcho {
         false
     }
 
+    /// Does what the turn has left.
+    #[cold]
+    fn finish_work(&mut self, w: &mut Worker<'_, Self>) {
+        self.set_fault_alarm(w);
+        if !self.parked.is_empty() {
+            self.resume_next(w);
+        }
+        self.has_turn_work = !self.parked.is_empty();
+    }
+
     /// Gives one parked connection its turn, so that a turn of the worker stays short whatever is
     /// sent to inflate.
-    #[cold]
     fn resume_next(&mut self, w: &mut Worker<'_, Self>) {
         let Some(id) = self.parked.pop_front() else { return };
         // A connection that has ended meanwhile is skipped.
@@ -362,110 +416,6 @@ impl WebSocketEcho {
         self.echo.discard(&mut c.assembly, out);
         out.close(mode);
     }
-
-    // ---- time
-
-    /// First deadline of an open WebSocket. Arriving bytes do not move it: it fires at its time,
-    /// checks what has arrived, and is set again.
-    fn first_deadline(&self, c: &Connection, now: Nanos) -> Option<Nanos> {
-        let check = earlier(self.next_check(now), next_rest(c, now));
-        earlier(self.settings.heartbeat.first(now), check)
-    }
-
-    /// Time of the next check for an unfinished message: one that begins after a check is found
-    /// before its limit.
-    fn next_check(&self, now: Nanos) -> Option<Nanos> {
-        let timeout = self.settings.message_timeout;
-        (!timeout.is_zero()).then(|| now + timeout)
-    }
-
-    /// Handles a request that is late: 408 where it has begun, otherwise the connection is closed
-    /// without an answer.
-    fn handshake_timed_out(&mut self, c: &mut Connection, begun: bool, out: &mut Output<'_>) {
-        if begun {
-            self.decline(c, &Refusal::timeout().into(), out);
-        } else {
-            out.close(CloseMode::Abort);
-        }
-    }
-
-    /// Handles the deadline of an open WebSocket: the end of a pause, the limit of a message, or
-    /// the heartbeat.
-    fn on_deadline(&mut self, c: &mut Connection, out: &mut Output<'_>) {
-        let now = out.now();
-        if c.paused_until() <= now {
-            c.set_paused_until(Nanos::NEVER);
-            if c.parked == Parked::No {
-                out.resume();
-            }
-            // The connection was not read from, so nothing could arrive.
-            c.heard(now);
-        }
-        let Some(look) = self.check_message(c, out) else { return };
-        if c.paused_until() != Nanos::NEVER {
-            return out.set_deadline(earlier(look, Some(c.paused_until())));
-        }
-        // An open message still refers to the context, and adds to it.
-        let rests = c.silent(now) >= REST && self.echo.begun(&c.assembly).is_none();
-        if let Some(compression) = c.compression().filter(|_| rests) {
-            self.echo.rest(compression);
-        }
-        c.check_output(out.unsent(), now);
-        let (action, next) = self.settings.heartbeat.action(c, now);
-        match action {
-            DeadlineAction::Wait => {}
-            DeadlineAction::Ping => {
-                c.was_pinged = true;
-                echo::control(Opcode::Ping, &[], out);
-            }
-            // A Close behind output that the peer does not accept would never reach the peer.
-            DeadlineAction::Idle if out.unsent() > 0 => return out.close(CloseMode::Abort),
-            DeadlineAction::Idle => return self.close_going_away(c, "idle timeout", out),
-            DeadlineAction::Dead => return out.close(CloseMode::Abort),
-        }
-        out.set_deadline(earlier(earlier(next, look), next_rest(c, now)));
-    }
-
-    /// Time of the next check of an unfinished message; `None` when the connection was closed for
-    /// its limit.
-    fn check_message(&mut self, c: &mut Connection, out: &mut Output<'_>) -> Option<Option<Nanos>> {
-        let (now, timeout) = (out.now(), self.settings.message_timeout);
-        let Stage::Open(socket) = &c.stage else { return None };
-        let elapsed = if timeout.is_zero() || socket.is_between_messages() {
-            c.clear_stuck();
-            return Some(self.next_check(now));
-        } else if let Some(begun) = self.echo.begun(&c.assembly) {
-            c.clear_stuck();
-            now.since(begun)
-        } else {
-            c.stuck(now)
-        };
-        if elapsed >= timeout {
-            self.close_for_policy(c, "message-timeout", out);
-            return None;
-        }
-        Some(Some(now + (timeout - elapsed)))
-    }
-
-    /// Closes an open WebSocket with 1001. A request that has begun gets a 503; a connection
-    /// without one is closed without an answer.
-    fn close_going_away(&mut self, c: &mut Connection, reason: &str, out: &mut Output<'_>) {
-        match c.stage {
-            Stage::Open(_) => self.close(c, GOING_AWAY, reason, out),
-            Stage::Handshake { head: Some(_), .. } => {
-                self.decline(c, &Refusal::going_down().into(), out);
-            }
-            Stage::Handshake { head: None, .. } => out.close(CloseMode::Abort),
-            Stage::Refused => {}
-        }
-    }
-}
-
-/// Time of the next check whether a connection gives memory back.
-fn next_rest(c: &Connection, now: Nanos) -> Option<Nanos> {
-    let compression = c.account.as_ref()?.compression.as_ref()?;
-    let left = REST.saturating_sub(c.silent(now));
-    compression.has_context().then(|| now + if left.is_zero() { REST } else { left })
 }
 
 fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
@@ -493,13 +443,18 @@ impl Handler for WebSocketEcho {
             Origin::Connected { .. } => unreachable!("a server connects to nobody"),
         };
         self.last_opened = out.now();
-        if let Err(limit) = self.lifecycle.enter(peer, out.now()) {
+        let is_proxy =
+            self.settings.trusted_proxies.as_ref().is_some_and(|list| list.contain_peer(peer));
+        if let Err(limit) = self.lifecycle.enter(peer.filter(|_| !is_proxy), out.now()) {
             return self.refuse(id, limit, peer, out);
         }
         if !self.settings.handshake_timeout.is_zero() {
             out.set_deadline(Some(out.now() + self.settings.handshake_timeout));
         }
-        Connection::new(Stage::Handshake { head: None, listener }, peer, out.now())
+        let stage = Stage::Handshake { head: None, listener };
+        let mut connection = Connection::new(stage, peer, out.now());
+        connection.is_uncounted = is_proxy;
+        connection
     }
 
     fn connect_failed(&mut self, _: &mut Worker<'_, Self>, _: u64, _: io::Error) {
@@ -516,8 +471,10 @@ impl Handler for WebSocketEcho {
         }
     }
 
-    fn eof(&mut self, _: ConnId, c: &mut Connection, out: &mut Output<'_>) {
-        if c.parked == Parked::No {
+    fn eof(&mut self, id: ConnId, c: &mut Connection, out: &mut Output<'_>) {
+        if let Stage::Faulty(_) = c.stage {
+            self.faulty_eof(id, c, out);
+        } else if c.parked == Parked::No {
             self.finish(c, CloseMode::Flush, out);
         } else {
             c.parked = Parked::AtEof;
@@ -529,6 +486,7 @@ impl Handler for WebSocketEcho {
     fn deadline(&mut self, _: ConnId, c: &mut Connection, out: &mut Output<'_>) {
         match &c.stage {
             Stage::Open(_) => self.on_deadline(c, out),
+            Stage::Faulty(_) => self.faulty_deadline(c, out),
             Stage::Handshake { head, .. } => {
                 let begun = head.is_some();
                 self.handshake_timed_out(c, begun, out);
@@ -537,19 +495,26 @@ impl Handler for WebSocketEcho {
         }
     }
 
-    fn closed(&mut self, id: ConnId, c: Connection, cause: Cause) {
+    fn closed(&mut self, id: ConnId, mut c: Connection, cause: Cause) {
+        if let (Stage::Faulty(faulty), Some(faults)) = (&mut c.stage, &mut self.faults) {
+            faults.forget(id, faulty);
+        }
         if let Some(error) = TlsError::of(&cause) {
             self.refusals.tls(self.last_opened, error, c.peer());
+        }
+        if let Some(error) = ProxyHeaderError::of(&cause) {
+            self.refusals.proxy_header(self.last_opened, error, c.peer());
         }
         if matches!(c.stage, Stage::Refused) {
             self.lifecycle.remove_refused(id);
         } else {
-            self.lifecycle.leave(c.peer());
+            self.lifecycle.leave(c.counted_peer());
         }
         self.echo.forget(c.assembly);
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
+        self.release_due(w);
         if self.lifecycle.alarm(w, !self.parked.is_empty()) {
             for id in w.ids() {
                 w.with(id, |c, out| self.close_going_away(c, "", out));
@@ -563,8 +528,8 @@ impl Handler for WebSocketEcho {
     }
 
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
-        if !self.parked.is_empty() {
-            self.resume_next(w);
+        if self.has_turn_work {
+            self.finish_work(w);
         }
         self.echo.turn_end();
         self.lifecycle.turn_end(w);

@@ -76,6 +76,8 @@ pub(crate) struct WorkerLifecycle {
     phase: Phase,
     /// Time of the drain's next step.
     step_at: Option<Nanos>,
+    /// Time at which the handler wants an alarm.
+    handler_at: Option<Nanos>,
     limiter: ConnectionLimiter,
     refused: RefusedConnections,
     slot: Arc<SnapshotSlot>,
@@ -112,7 +114,17 @@ impl WorkerLifecycle {
         slot: Arc<SnapshotSlot>,
     ) -> Self {
         let (drain_end, phase, step_at) = (Nanos::NEVER, Phase::Serving, None);
-        Self { events, drain_timeout, drain_end, phase, step_at, limiter, refused, slot }
+        Self {
+            events,
+            drain_timeout,
+            drain_end,
+            phase,
+            step_at,
+            handler_at: None,
+            limiter,
+            refused,
+            slot,
+        }
     }
 
     fn report(&self, report: WorkerEvent) {
@@ -137,6 +149,15 @@ impl WorkerLifecycle {
         now: Nanos,
     ) -> Result<(), LimitReached> {
         self.limiter.enter(peer, now)
+    }
+
+    /// Counts a connection for its client, which [`enter`](WorkerLifecycle::enter) was not told.
+    ///
+    /// # Errors
+    ///
+    /// The limit per address that refuses the connection.
+    pub(crate) fn enter_client(&self, client: SocketAddr, now: Nanos) -> Result<(), LimitReached> {
+        self.limiter.enter_client(client, now)
     }
 
     /// Reports the end of an admitted connection, with the `peer` of
@@ -189,7 +210,23 @@ impl WorkerLifecycle {
 
     fn set_step<H: Handler>(&mut self, w: &mut Worker<'_, H>, at: Option<Nanos>) {
         self.step_at = at;
-        w.set_alarm(at);
+        self.set_alarm(w);
+    }
+
+    fn set_alarm<H: Handler>(&self, w: &mut Worker<'_, H>) {
+        w.set_alarm(self.step_at.into_iter().chain(self.handler_at).min());
+    }
+
+    /// Sets or unsets the time at which the handler wants an alarm, as precise as the engine can.
+    pub(crate) fn set_handler_alarm<H: Handler>(
+        &mut self,
+        w: &mut Worker<'_, H>,
+        at: Option<Nanos>,
+    ) {
+        if self.handler_at != at {
+            self.handler_at = at;
+            self.set_alarm(w);
+        }
     }
 
     /// Makes the next turn come at once, because a handler has work left.
@@ -201,11 +238,11 @@ impl WorkerLifecycle {
     /// messages have arrived that the handler has not echoed yet.
     pub(crate) fn alarm<H: Handler>(&mut self, w: &mut Worker<'_, H>, has_work: bool) -> bool {
         if self.step_at.is_none_or(|at| w.now() < at) {
-            // It was set to hurry.
-            w.set_alarm(self.step_at);
+            // It was set to hurry, or for the handler.
+            self.set_alarm(w);
             return false;
         }
-        self.step_at = None;
+        self.set_step(w, None);
         let Phase::Draining { until, received, quiet } = self.phase else { return false };
         let so_far = w.counters().bytes_in;
         let quiet = if so_far == received && !has_work { quiet + 1 } else { 0 };

@@ -1,5 +1,5 @@
-//! The server behind nginx and HAProxy with the configurations of scripts/deploy, and under a load
-//! balancer's probes.
+//! The server behind nginx, HAProxy and Caddy with the configurations of scripts/deploy, and under
+//! a load balancer's probes.
 
 mod program;
 
@@ -27,6 +27,7 @@ const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deploy");
 enum Kind {
     Nginx,
     HaProxy,
+    Caddy,
 }
 
 impl Kind {
@@ -34,13 +35,14 @@ impl Kind {
         match self {
             Self::Nginx => "nginx",
             Self::HaProxy => "haproxy",
+            Self::Caddy => "caddy",
         }
     }
 
     /// Returns whether the program is installed; prints a line where it is not.
     fn is_here(self) -> bool {
         match Command::new(self.name())
-            .arg("-v")
+            .arg(if matches!(self, Self::Caddy) { "version" } else { "-v" })
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
@@ -57,6 +59,7 @@ impl Kind {
         match self {
             Self::Nginx => "nginx.conf",
             Self::HaProxy => "haproxy.cfg",
+            Self::Caddy => "Caddyfile",
         }
     }
 }
@@ -99,7 +102,11 @@ impl Site {
                 let configuration = folder.join(kind.configuration());
                 let text = text
                     .replace("listen 8080", &format!("listen {address}"))
-                    .replace("bind :8080", &format!("bind {address}"));
+                    .replace("bind :8080", &format!("bind {address}"))
+                    .replace(
+                        "\n:8080 {",
+                        &format!("\nhttp://:{} {{\n\tbind 127.0.0.1", address.port()),
+                    );
                 std::fs::write(&configuration, text).expect("a file");
                 let mut proxy = start(kind, &folder, &configuration);
                 is_up(&mut proxy, address).then_some((proxy, address))
@@ -150,6 +157,21 @@ impl Site {
         expect(&mut stream, b"\x88\x02\x03\xe8");
     }
 
+    /// Performs an opening handshake from an address, with these fields, and checks the status.
+    fn upgraded_from(&self, from: &str, fields: &str, status: u16) -> TcpStream {
+        let mut stream = program::connect_from(from, self.address);
+        write!(
+            stream,
+            "GET /chat HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{fields}\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            self.address
+        )
+        .expect("request");
+        let head = read_head(&mut stream);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{from}: {head}");
+        stream
+    }
+
     fn log(&self) -> String {
         read(&self.folder, "server.log")
     }
@@ -179,7 +201,7 @@ fn for_user(kind: Kind, text: String, folder: &Path) -> String {
         .concat();
     match kind {
         Kind::Nginx => text.replace("http {\n", &format!("http {{\n{paths}")),
-        Kind::HaProxy => text,
+        Kind::HaProxy | Kind::Caddy => text,
     }
 }
 
@@ -192,6 +214,9 @@ fn start(kind: Kind, folder: &Path, configuration: &Path) -> Child {
             .arg(format!("daemon off; pid {}/nginx.pid;", folder.display()))
             .arg("-c"),
         Kind::HaProxy => command.args(["-db", "-f"]),
+        Kind::Caddy => {
+            command.env("HOME", folder).args(["run", "--adapter", "caddyfile", "--config"])
+        }
     };
     command
         .arg(configuration)
@@ -284,6 +309,102 @@ fn serves_behind_nginx() {
 #[test]
 fn serves_behind_haproxy() {
     serves_behind(Kind::HaProxy);
+}
+
+#[test]
+fn serves_behind_caddy() {
+    serves_behind(Kind::Caddy);
+}
+
+/// Each real proxy names the client, from another address of the loopback network, and does not
+/// pass on what the client says of itself.
+#[test]
+fn limits_are_those_of_the_clients_behind_a_proxy() {
+    let flags = ["--trusted-proxy", "127.0.0.1", "--max-connections-per-ip", "1"];
+    for kind in [Kind::Nginx, Kind::HaProxy, Kind::Caddy].into_iter().filter(|kind| kind.is_here())
+    {
+        let site = Site::start(kind, "clients", &flags, |text| text);
+        let _first = site.upgraded_from("127.0.0.7", "", 101);
+        let _second = site.upgraded_from("127.0.0.8", "", 101);
+        // A second connection of the first client, whatever it says.
+        site.upgraded_from("127.0.0.7", "X-Forwarded-For: 192.0.2.1\r\n", 503);
+        site.upgraded_from("127.0.0.7", "Forwarded: for=192.0.2.1\r\n", 503);
+        assert!(site.log().contains("peer=127.0.0.7:0"), "{}: {}", kind.name(), site.log());
+        assert!(!site.log().contains("192.0.2.1"), "{}: {}", kind.name(), site.log());
+    }
+}
+
+/// HAProxy sends both versions of the PROXY protocol, in its health checks too.
+#[test]
+fn limits_are_those_of_the_clients_behind_the_proxy_protocol() {
+    if !Kind::HaProxy.is_here() {
+        return;
+    }
+    for version in
+        ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"]
+    {
+        let with_header = |text: String| {
+            let text = text.replace(" check port", &format!(" {version} check port"));
+            text.replace("http-request set-header X-Forwarded-For", "# ")
+        };
+        let flags = ["--proxy-protocol", "127.0.0.1", "--max-connections-per-ip", "1"];
+        let site = Site::start(Kind::HaProxy, "header", &flags, with_header);
+        let _first = site.upgraded_from("127.0.0.7", "", 101);
+        let _second = site.upgraded_from("127.0.0.8", "", 101);
+        site.upgraded_from("127.0.0.7", "", 503);
+        assert!(site.log().contains("peer=127.0.0.7:"), "{version}: {}", site.log());
+        assert!(!site.log().contains("proxy-header"), "{version}: {}", site.log());
+    }
+}
+
+/// nginx sends version 1 of the PROXY protocol in its proxy of TCP.
+#[test]
+fn limits_are_those_of_the_clients_behind_a_stream_of_nginx() {
+    const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    if !Kind::Nginx.is_here() {
+        return;
+    }
+    if !Path::new(MODULE).exists() {
+        println!("skipped: no {MODULE} here (Debian: libnginx-mod-stream)");
+        return;
+    }
+    let stream = |text: String| {
+        let server = text.lines().find_map(|line| line.trim().strip_prefix("server 127"));
+        let server = server.and_then(|rest| rest.strip_suffix(';')).expect("the server");
+        format!(
+            "load_module {MODULE};\nevents {{}}\nstream {{\n server {{\n listen 8080;\n \
+             proxy_pass 127{server};\n proxy_protocol on;\n }}\n}}\n"
+        )
+    };
+    let flags = ["--proxy-protocol", "127.0.0.1", "--max-connections-per-ip", "1"];
+    let site = Site::start(Kind::Nginx, "stream", &flags, stream);
+    let _first = site.upgraded_from("127.0.0.7", "", 101);
+    let _second = site.upgraded_from("127.0.0.8", "", 101);
+    site.upgraded_from("127.0.0.7", "", 503);
+    assert!(site.log().contains("peer=127.0.0.7:"), "{}", site.log());
+}
+
+/// HAProxy's plain check, with a header and without one, asks the port of the WebSocket.
+#[test]
+fn plain_check_of_haproxy_finds_the_server_healthy() {
+    if !Kind::HaProxy.is_here() {
+        return;
+    }
+    for (flags, options) in
+        [(&[][..], ""), (&["--proxy-protocol", "127.0.0.1"], " send-proxy-v2 check-send-proxy")]
+    {
+        let plain = |text: String| {
+            let lines = text.lines().filter(|line| !line.trim().starts_with("http-check"));
+            let lines = lines.map(|line| match line.split_once(" check port ") {
+                Some((server, _)) => format!("{server}{options} check inter 100ms"),
+                None => line.to_owned(),
+            });
+            lines.collect::<Vec<_>>().join("\n") + "\n"
+        };
+        let site = Site::start(Kind::HaProxy, "check", flags, plain);
+        site.upgraded_from("127.0.0.7", "", 101);
+        assert!(!site.log().contains(REFUSAL), "{}", site.log());
+    }
 }
 
 /// A site with a name is accepted by --origin, and no other site.

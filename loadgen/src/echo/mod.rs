@@ -443,7 +443,7 @@ impl Handler for EchoClient {
         let deflate = self.plan.deflate.offer(MAX_WINDOW_BITS);
         match opening.read(&HandshakeRequest { deflate, ..Default::default() }, bytes) {
             Ok(None) => {}
-            Ok(Some(Response { used, deflate })) => {
+            Ok(Some(Response { used, deflate, .. })) => {
                 out.set_deadline(None);
                 *stage = Stage::open(deflate);
                 self.read_frames(stage, &mut bytes[used..], out);

@@ -1,5 +1,6 @@
 //! Counts of one worker.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::Nanos;
@@ -87,6 +88,8 @@ pub(crate) struct Tally {
     pub(crate) errors: Errors,
     pub(crate) integrity: Integrity,
     pub(crate) compression: CompressionTally,
+    /// Faults that the server says connections have, up to a bound.
+    pub(crate) faults: BTreeSet<String>,
     /// One entry for each second that the window may have.
     pub(crate) series: Vec<Second>,
     /// The latencies of each second of `series`, up to [`MAX_INTERVALS`].
@@ -188,6 +191,7 @@ impl Tally {
             errors: Errors::default(),
             integrity: Integrity::default(),
             compression: CompressionTally::default(),
+            faults: BTreeSet::new(),
             series: (0..seconds).map(|second| Second { second, ..Second::default() }).collect(),
             intervals: (0..seconds.min(MAX_INTERVALS)).map(|_| None).collect(),
             was_full: false,
@@ -405,6 +409,7 @@ impl Tally {
         self.errors += other.errors;
         self.integrity += other.integrity;
         self.compression.merge(&other.compression);
+        other.faults.iter().for_each(|faults| self.add_faults(faults));
         self.was_full |= other.was_full;
         self.clock_went_back |= other.clock_went_back;
         self.series.iter_mut().zip(&other.series).for_each(|(sum, part)| add_second(sum, part));
@@ -432,6 +437,18 @@ pub(crate) struct CompressionTally {
     pub(crate) same_bytes: u64,
     pub(crate) inflated: u64,
     pub(crate) received_uncompressed: u64,
+}
+
+impl Tally {
+    /// Most different faults that are kept.
+    pub(crate) const MAX_FAULTS: usize = 4;
+
+    /// Records the faults that the server says a connection has.
+    pub(crate) fn add_faults(&mut self, faults: &str) {
+        if self.faults.len() < Self::MAX_FAULTS && !self.faults.contains(faults) {
+            self.faults.insert(faults.to_owned());
+        }
+    }
 }
 
 impl CompressionTally {

@@ -88,6 +88,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     }
     echoes(plan, tally, &mut verdict);
     compression(plan, tally, &mut verdict);
+    faults(tally, &mut verdict);
     if plan.load.rate_per_s.is_some() {
         open_loop(plan, measured, &mut verdict);
     } else {
@@ -160,6 +161,22 @@ fn compression(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
                 .to_owned(),
         );
     }
+}
+
+/// Notes that the server answers with faults on purpose (`sparring-server --faults`).
+fn faults(tally: &Tally, verdict: &mut Verdict) {
+    let named: Vec<&str> = tally.faults.iter().map(String::as_str).collect();
+    if named.is_empty() {
+        return;
+    }
+    let more = if named.len() < Tally::MAX_FAULTS { "" } else { ", and maybe others" };
+    let note = if named == ["none"] {
+        "the server answers with faults where a URL asks for them, and this run asked for none"
+            .to_owned()
+    } else {
+        format!("the server answers with faults on purpose: {}{more}", named.join(", "))
+    };
+    verdict.notes.push(note);
 }
 
 /// Describes the connection errors: ends, and connections that never opened.

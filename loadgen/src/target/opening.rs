@@ -50,12 +50,14 @@ impl HandshakeRequest {
 }
 
 /// A valid response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Response {
     /// Bytes of this read that belong to it and to the interim responses before it.
     pub(crate) used: usize,
     /// Compression that the server has agreed to.
     pub(crate) deflate: Option<Parameters>,
+    /// Faults that the server says the connection has, on request or for every connection.
+    pub(crate) faults: Option<String>,
 }
 
 /// A request that has been sent, and the response so far.
@@ -109,8 +111,18 @@ impl Opening {
                 let colon = if said.is_empty() { "" } else { ": " };
                 anyhow!("{error}{colon}{said}")
             })?;
-        Ok(Some(Response { used: found.end - before, deflate }))
+        Ok(Some(Response { used: found.end - before, deflate, faults: faults_of(head) }))
     }
+}
+
+/// Returns the field with which sparring-server names the faults of a connection (`--faults`).
+fn faults_of(head: &[u8]) -> Option<String> {
+    const NAME: &[u8] = b"X-Sparring-Faults";
+    let mut fields = head.split(|&byte| byte == b'\n').filter_map(|line| {
+        let (name, value) = line.split_at_checked(NAME.len())?;
+        name.eq_ignore_ascii_case(NAME).then_some(value.strip_prefix(b":")?)
+    });
+    fields.next().map(|value| quoted(&String::from_utf8_lossy(value)))
 }
 
 /// Returns the server's text on one line, escaped, at most 200 characters.
@@ -201,6 +213,14 @@ mod tests {
             let shown = refused(&format!("{HEAD}{long}"), 10);
             assert!(shown.chars().count() <= STATUS.len() + 2 + 200 + 3, "{shown}");
         }
+    }
+
+    #[test]
+    fn finds_the_faults_that_the_server_names() {
+        let of = |fields: &str| faults_of(format!("HTTP/1.1 101 x\r\n{fields}\r\n").as_bytes());
+        let named = of("A: b\r\nx-sparring-faults: delay=5ms&ping=2\r\nC: d\r\n");
+        assert_eq!(named.as_deref(), Some("delay=5ms&ping=2"));
+        assert_eq!(of("X-Sparring: a\r\nX-Sparring-Faultsy: a\r\n"), None);
     }
 
     #[test]

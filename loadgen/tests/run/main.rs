@@ -10,6 +10,7 @@ mod control_frames;
 mod duel;
 mod echo;
 mod endings;
+mod faults;
 mod open_loop;
 mod openings;
 mod shapes;

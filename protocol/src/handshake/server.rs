@@ -346,6 +346,11 @@ impl Accepted {
         Some(parameters)
     }
 
+    /// Adds a field to the answer. Neither part has line ends or other control characters.
+    pub fn add_field(&mut self, name: &str, value: &str) {
+        add_field(&mut self.response, &format!("{name}: {value}"));
+    }
+
     /// The complete 101 answer.
     pub fn response(&self) -> &[u8] {
         &self.response
@@ -435,6 +440,16 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// Refusal for a rule of the caller's own.
+    pub const fn of_server(
+        status: u16,
+        rule: &'static str,
+        section: &'static str,
+        detail: &'static str,
+    ) -> Self {
+        refusal(status, rule, section, detail)
+    }
+
     /// 403: pages of this Origin may not connect (RFC 6455 10.2).
     pub const fn forbidden_origin() -> Self {
         refusal(403, "forbidden-origin", "RFC 6455 10.2", "this origin may not connect")
@@ -444,6 +459,18 @@ impl Refusal {
     /// a page. The answer is a 426.
     pub fn asks_for_no_upgrade(&self) -> bool {
         self.rule == Self::NO_UPGRADE.rule
+    }
+
+    /// Returns whether this answers a method other than GET and HEAD. The request's fields have not
+    /// been examined then.
+    pub fn is_to_another_method(&self) -> bool {
+        self.rule == Self::METHOD_NOT_ALLOWED.rule
+    }
+
+    /// Returns whether this answers another version than HTTP/1.1. The request's fields have not
+    /// been examined then.
+    pub fn is_to_another_version(&self) -> bool {
+        self.rule == Self::VERSION_NOT_SUPPORTED.rule
     }
 
     /// Returns whether this answers a HEAD, whose answers have no content (RFC 9110 9.3.2).
@@ -567,6 +594,11 @@ impl Refusal {
     /// Returns the fields that this status requires, and the end of the connection.
     fn answer_fields(&self) -> &'static str {
         match self.status {
+            // A redirect leads to the page of this server (RFC 9110 15.4).
+            300..=399 => "Connection: close\r\nLocation: /\r\n",
+            // RFC 9110 11.6.1 and 11.7.1 require a challenge.
+            401 => "Connection: close\r\nWWW-Authenticate: Basic realm=\"sparring\"\r\n",
+            407 => "Connection: close\r\nProxy-Authenticate: Basic realm=\"sparring\"\r\n",
             405 => "Connection: close\r\nAllow: GET\r\n",
             // RFC 9110 15.5.22 requires Upgrade in a 426, and 7.8 then requires it in Connection.
             426 => {
@@ -579,16 +611,28 @@ impl Refusal {
 
     fn reason_phrase(&self) -> &'static str {
         match self.status {
+            301 => "Moved Permanently",
+            302 => "Found",
+            303 => "See Other",
+            307 => "Temporary Redirect",
+            308 => "Permanent Redirect",
             400 => "Bad Request",
+            401 => "Unauthorized",
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
             408 => "Request Timeout",
             414 => "URI Too Long",
             426 => "Upgrade Required",
+            429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",
+            500 => "Internal Server Error",
+            502 => "Bad Gateway",
             503 => "Service Unavailable",
-            _ => "HTTP Version Not Supported",
+            504 => "Gateway Timeout",
+            505 => "HTTP Version Not Supported",
+            // A phrase is optional (RFC 9112 4).
+            _ => "",
         }
     }
 }

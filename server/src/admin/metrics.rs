@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 
 use engine::{Counters, EngineKind, Load};
 
+use crate::faults::FaultCounters;
 use crate::snapshot::{CloseCodes, Snapshot};
 use crate::stats::DeflateCounters;
 use crate::version;
@@ -64,6 +65,7 @@ pub(super) fn exposition(
     build_info(&mut text, engine);
     totals(&mut text, workers);
     deflate(&mut text, workers);
+    faults(&mut text, workers);
     refusals(&mut text, workers);
     closes(&mut text, workers);
     per_worker(&mut text, workers);
@@ -112,6 +114,12 @@ fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
     text.single("websockets_total", "counter", "WebSockets opened.", sum(|s| s.metrics.opened));
     text.single("pages_total", "counter", "Pages sent to browsers.", sum(|s| s.metrics.pages));
     text.single(
+        "probes_total",
+        "counter",
+        "Health checks of load balancers that were answered on the WebSocket's port.",
+        sum(|s| s.metrics.probes),
+    );
+    text.single(
         "messages_total",
         "counter",
         "Messages echoed.",
@@ -145,6 +153,17 @@ fn deflate(text: &mut Text, workers: &[(Snapshot, bool)]) {
     text.family("deflate_bytes_total", "counter", "Bytes inflated, before and after.");
     text.sample("deflate_bytes_total", &[("form", "compressed")], sum(|d| d.bytes_in));
     text.sample("deflate_bytes_total", &[("form", "inflated")], sum(|d| d.bytes_inflated));
+}
+
+fn faults(text: &mut Text, workers: &[(Snapshot, bool)]) {
+    text.family("faults_total", "counter", "Faults on request (--faults), by their name.");
+    for (n, name) in FaultCounters::NAMES.into_iter().enumerate() {
+        let of_worker = |(snapshot, _): &(Snapshot, bool)| {
+            snapshot.metrics.faults.iter().nth(n).map_or(0, |(_, count)| count)
+        };
+        let count: u64 = workers.iter().map(of_worker).sum();
+        text.sample("faults_total", &[("fault", name)], count);
+    }
 }
 
 fn refusals(text: &mut Text, workers: &[(Snapshot, bool)]) {

@@ -142,6 +142,9 @@ impl Client {
         match opening.read(&self.shared.request, bytes) {
             Ok(response) => response.inspect(|response| {
                 out.set_deadline(None);
+                if let Some(faults) = &response.faults {
+                    self.tally.add_faults(faults);
+                }
                 self.now_open(link, times, response.deflate, out);
             }),
             Err(error) => {
