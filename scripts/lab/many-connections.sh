@@ -48,15 +48,15 @@ fail() {
     exit 1
 }
 
-# metric NAME: the value of a metric of the server, over all workers.
-metric() {
-    python3 - "$admin" "$1" <<'PYTHON'
+# samples NAME: the values of a metric of the server, those of several workers with a space between.
+samples() {
+    python3 - "${admin}metrics" "$1" <<'PYTHON'
 import sys
 import urllib.request
 
 url, name = sys.argv[1:]
 lines = urllib.request.urlopen(url, timeout=20).read().decode().splitlines()
-print(round(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))))
+print(*(line.rsplit(" ", 1)[1] for line in lines if line.startswith(name)))
 PYTHON
 }
 
@@ -96,10 +96,8 @@ start_server() {
         sleep 0.05
     done
     url=$(sed -n 's/^listening on \(ws:[^ ]*\) .*/\1/p' "$folder/server")
-    admin=$(sed -n 's|.*\(http://[^ ]*\).*|\1|p' "$folder/server" | sed -n 1p)
+    admin=$(sed -n 's|^admin at \(http://[^ ]*/\):.*|\1|p' "$folder/server")
     [ -n "$url" ] && [ -n "$admin" ] || { cat "$folder/server" >&2 && fail "the server does not listen"; }
-    admin=${admin%/metrics}
-    admin=${admin%/}/metrics
     sed -n '/^listening on /p' "$folder/server"
 }
 
@@ -122,25 +120,14 @@ start_generators() {
 # Waits until all connections are open.
 wait_for_connections() {
     local end=$((SECONDS + opening + 60)) pid
-    until [ "$(metric 'sparring_connections{state="open"}')" = "$connections" ]; do
+    until [ "$(samples 'sparring_connections{state="open"}')" = "$connections" ]; do
         for pid in "${generators[@]}"; do
             kill -0 "$pid" 2>/dev/null || { tail -n 3 "$folder"/*.log >&2 && fail "a generator has ended"; }
         done
-        [ "$SECONDS" -lt "$end" ] || fail "$(metric 'sparring_connections{state="open"}') of $connections are open after $((opening + 60)) s"
+        [ "$SECONDS" -lt "$end" ] || fail "$(samples 'sparring_connections{state="open"}') of $connections are open after $((opening + 60)) s"
         sleep 0.2
     done
-    echo "all open; workers have $(curl_workers) connections"
-}
-
-# The connections of each worker.
-curl_workers() {
-    python3 - "$admin" <<'PYTHON'
-import sys
-import urllib.request
-
-lines = urllib.request.urlopen(sys.argv[1], timeout=20).read().decode().splitlines()
-print(*(line.split()[1] for line in lines if line.startswith("sparring_worker_connections{")))
-PYTHON
+    echo "all open; workers have $(samples 'sparring_worker_connections{') connections"
 }
 
 # Measures the server until shortly before the load.
@@ -148,7 +135,7 @@ measure_idle() {
     local spent bytes began now span
     sleep 2
     # Reading the metrics costs the server something, so it is not within the measured time.
-    bytes=$(metric 'sparring_bytes_total{direction="in"}')
+    bytes=$(samples 'sparring_bytes_total{direction="in"}')
     began=$(date +%s%N) spent=$(cpu_ns "$server")
     span=$((load_at - SECONDS - 3))
     [ "$span" -ge 3 ] || fail "opening took too long: only $span s are left before the load; use a longer --idle"
@@ -157,7 +144,7 @@ measure_idle() {
     each "server" "$server_before" "$(resident "$server")"
     each "generators" 0 "$(resident "${generators[@]}")"
     each "kernel, both ends" "$kernel_before" "$(kernel_memory)"
-    bytes=$(($(metric 'sparring_bytes_total{direction="in"}') - bytes))
+    bytes=$(($(samples 'sparring_bytes_total{direction="in"}') - bytes))
     awk -v spent="$spent" -v span="$((now - began))" -v n="$connections" -v pongs="$bytes" 'BEGIN {
         printf "%-22s %9.2f %% of a processor, %.0f ns for each connection and second, over %.0f s;", "server, idle", 100 * spent / span, spent / n * 1e9 / span, span / 1e9
         printf " heartbeat: %d bytes of pongs\n", pongs
@@ -175,7 +162,7 @@ finish() {
     for ((shard = 1; shard <= shards; shard++)); do documents+=("$folder/$shard.json"); done
     "$programs/sparring-loadgen" merge "${documents[@]}" --json "$json" && status=0 || status=$?
     for _ in {1..100}; do
-        left=$(metric 'sparring_connections{state=')
+        left=$(samples 'sparring_connections{state="open"}')
         [ "$left" != 0 ] || break
         sleep 0.1
     done
@@ -235,6 +222,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 start_server
+# What the start took and gave back is no cost of a connection.
+sleep 2
 server_before=$(resident "$server") kernel_before=$(kernel_memory)
 start_generators
 wait_for_connections

@@ -15,6 +15,7 @@ mod openings;
 mod shapes;
 mod spawn;
 mod tls;
+mod via;
 
 use std::time::Duration;
 
