@@ -33,8 +33,8 @@ pub(super) fn check_cpus(
     )))
 }
 
-/// Fails if `--cpus`, `--spawn-cpus` or `--via-cpus` lists a processor that the kernel does not give
-/// to a thread of this process.
+/// Fails if `--cpus`, `--spawn-cpus` or `--via-cpus` lists a processor that the kernel does not
+/// give to a thread of this process.
 pub(super) fn check_own_cpus(
     cpus: Option<&CpuList>,
     spawn_cpus: Option<&CpuList>,

@@ -65,13 +65,13 @@ pub(super) struct DuelArguments {
     #[arg(value_name = "COMMAND B", required_unless_present = "via", conflicts_with = "via")]
     b: Option<String>,
 
-    /// Compare server A, direct, with itself behind this proxy: {port} is the proxy's port, {server}
-    /// HOST:PORT of the server, which has a {port} of its own.
+    /// Compare server A, direct, with itself behind this proxy: {port} is the proxy's port,
+    /// {server} HOST:PORT of the server, which has a {port} of its own.
     #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
     via: Option<String>,
 
     /// Processors to confine the proxy to [default: those of the servers].
-    #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "via", help_heading = SERVER)]
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = SERVER)]
     via_cpus: Option<CpuList>,
 
     #[command(flatten)]
@@ -196,6 +196,10 @@ impl DuelArguments {
             (Some(b), _) => self.sides.arms(SIDES, [&self.a, b])?,
             (None, _) => self.sides.arms(["direct", "proxied"], [&self.a, &self.a])?,
         };
+        // With two commands clap takes a requirement that conflicts with the second for met.
+        if self.via_cpus.is_some() && self.via.is_none() {
+            return Err(usage("--via-cpus needs --via: there is no proxy otherwise"));
+        }
         if let Some(command) = &self.via {
             arms[1].via = Some(Spawn::parse(Role::Proxy, command).map_err(usage)?.command);
         }

@@ -100,8 +100,8 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "spawn", help_heading = SERVER)]
     spawn_cpus: Option<CpuList>,
 
-    /// Start this proxy before that server and connect to it; its CPU time is measured apart. {port}
-    /// is the URL's port, {server} is HOST:PORT of the server, which gets a {port} of its own.
+    /// Start this proxy before that server and connect to it; its CPU time is measured apart.
+    /// {port} is the URL's port, {server} HOST:PORT of the server, which gets a {port} of its own.
     #[arg(long, value_name = "COMMAND", requires = "spawn", help_heading = SERVER)]
     via: Option<String>,
 

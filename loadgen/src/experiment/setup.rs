@@ -127,8 +127,8 @@ impl Setup {
         })
     }
 
-    /// Returns the processors of a proxy. It shares those of the server rather than the generator's,
-    /// unless others were named.
+    /// Returns the processors of a proxy. It shares those of the server rather than the
+    /// generator's, unless others were named.
     fn via_cpus(&self) -> Vec<usize> {
         let cpus = [&self.proxy_cpus, &self.server_cpus].into_iter().find(|cpus| !cpus.is_empty());
         cpus.cloned().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Proxies between generator and server: their cost apart from the server's, their ends, and `duel`.
+//! Proxies between generator and server: their cost, their ends, and `duel`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -24,8 +24,8 @@ const RELAY: &str = "SPARRING_TEST_RELAY";
 /// Pieces after which a relay ends that is to end in the middle of a run.
 const PIECES: u32 = 100;
 
-/// Not a test, but a relay to a server. `SPARRING_TEST_RELAY` has its port, the server's address and
-/// the way of working: `burn` burns CPU time for each piece from the generator, `end` ends in the
+/// Not a test, but a relay to a server. `SPARRING_TEST_RELAY` has its port, the server's address
+/// and the way of working: `burn` burns CPU time for each piece from the generator, `end` ends in the
 /// middle of the load.
 #[test]
 #[ignore = "the proxy that other tests start"]
@@ -196,16 +196,15 @@ fn a_duel_via_a_proxy_has_a_direct_arm_and_a_proxied_one() {
     let order: Vec<&str> = document.runs.iter().map(|run| run.arm.as_str()).collect();
     assert_eq!(order, ["direct", "proxied", "proxied", "direct"]);
     for run in &document.runs {
-        let cost = run.proxy.as_ref().map(|proxy| proxy.cpu_ns_per_message);
-        assert_eq!(cost.is_some_and(|ns| ns > 0.0), run.arm == "proxied");
+        assert_eq!(run.proxy.is_some(), run.arm == "proxied");
     }
     let proxies: Vec<bool> = document.arms.iter().map(|arm| arm.proxy.is_some()).collect();
     assert_eq!(proxies, [false, true]);
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
-/// Returns the command of HAProxy or nginx with its configuration in `folder`; `None` where it is not
-/// installed.
+/// Returns the command of HAProxy or nginx with its configuration in `folder`; `None` where it is
+/// not installed.
 fn installed(name: &str, folder: &std::path::Path) -> Option<String> {
     let is_there =
         Command::new(name).arg("-v").output().is_ok_and(|output| output.status.success());

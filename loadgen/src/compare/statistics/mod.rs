@@ -38,8 +38,8 @@ pub(crate) fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
     Some(as_factor(signed_rank::estimate(&logs, CONFIDENCE)?))
 }
 
-/// The difference between pairs `(before, after)`: estimate and interval of `after - before`, and the
-/// p-value of "no change".
+/// The difference between pairs `(before, after)`: estimate and interval of `after - before`, and
+/// the p-value of "no change".
 pub(crate) fn difference_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
     let differences: Vec<f64> = pairs.iter().map(|(before, after)| after - before).collect();
     signed_rank::estimate(&differences, CONFIDENCE)

@@ -24,6 +24,9 @@ pub(crate) fn proxied(document: &Document) -> Blocks {
             rows.push([names, figures].concat());
         }
     }
+    if rows.is_empty() {
+        return Blocks::default();
+    }
     let header = [
         "\nscenario",
         "\narm",
@@ -113,7 +116,7 @@ mod tests {
         let rows: Vec<&str> = text.lines().filter(|line| line.contains("  ")).collect();
         let find = |arm: &str| rows.iter().find(|row| row.contains(arm)).expect("a row");
         let (direct, behind) = (find(" quick "), find(" slow "));
-        assert!(!direct.contains('+') && direct.contains(" - "), "{text}");
+        assert!(!direct.contains('+') && direct.trim_end().ends_with('-'), "{text}");
         assert!(behind.contains(" 9.00 ") && behind.contains("+35.00 (+35.00 to"), "{text}");
         let cpu = behind.split_whitespace().filter(|word| word.starts_with("+9.")).count();
         assert!(cpu > 0, "{text}");
