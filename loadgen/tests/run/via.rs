@@ -25,8 +25,8 @@ const RELAY: &str = "SPARRING_TEST_RELAY";
 const PIECES: u32 = 100;
 
 /// Not a test, but a relay to a server. `SPARRING_TEST_RELAY` has its port, the server's address
-/// and the way of working: `burn` burns CPU time for each piece from the generator, `end` ends in the
-/// middle of the load.
+/// and the way of working: `burn` burns CPU time for each piece from the generator, `end` ends in
+/// the middle of the load.
 #[test]
 #[ignore = "the proxy that other tests start"]
 fn relay_with_work() {
