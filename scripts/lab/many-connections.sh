@@ -84,9 +84,9 @@ each() {
 }
 
 start_server() {
-    # Nothing but the heartbeat is to happen on idle connections.
+    # Nothing but the heartbeat is to happen on idle connections. Each shard asks for the time first.
     "$programs/sparring-server" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --engine uring --threads "$workers" \
-        --max-connections "$((connections + 1000))" --ping-interval "$heartbeat" --idle-timeout 0 \
+        --max-connections "$((connections + 4 * shards))" --ping-interval "$heartbeat" --idle-timeout 0 \
         --stats >"$folder/server" 2>&1 </dev/null &
     server=$!
     pids+=("$server")
