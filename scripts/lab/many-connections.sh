@@ -229,4 +229,5 @@ start_generators
 wait_for_connections
 measure_idle
 finish
-exit "$status"
+# The status of the script.
+(exit "$status")

@@ -254,4 +254,5 @@ make_link
 start_server
 run_generator "$@"
 report_cost
-exit "$status"
+# The status of the script.
+(exit "$status")
