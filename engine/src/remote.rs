@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+/// State of a handle, on cache lines of its own. Handles of several workers are made one after the
+/// other, and a wake of one worker must not take a line from another. It is 128 bytes, because
+/// processors fetch lines in pairs.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Shared {
     bits: AtomicU64,
     event: OwnedFd,
@@ -69,6 +73,16 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handles_of_two_workers_share_no_cache_line() {
+        let inboxes: Vec<Inbox> = (0..16).map(|_| remote().expect("eventfd").1).collect();
+        let address = |inbox: &Inbox| std::ptr::from_ref(&*inbox.0).addr();
+        let mut places: Vec<usize> = inboxes.iter().map(address).collect();
+        places.sort_unstable();
+        assert!(places.iter().all(|place| place % 128 == 0), "{places:x?}");
+        assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= 128), "{places:x?}");
+    }
 
     #[test]
     fn bits_of_several_wakes_are_joined() {

@@ -53,17 +53,15 @@ pub enum ServeError {
     },
     /// More connections are asked for than the limit on open files allows.
     #[error(
-        "too few file descriptors for {connections} (limit {limit}, of which the server itself needs \
-         {reserve}): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer with \
-         --max-connections",
-        connections = counted(*wanted, "connection"),
-        needed = wanted.saturating_add(*reserve)
+        "too few file descriptors for {connections} (limit {limit}): raise it with `ulimit -n {needed}` \
+         (LimitNOFILE= in a unit), or ask for fewer with --max-connections",
+        connections = counted(*wanted, "connection")
     )]
     Connections {
         /// Connections asked for.
         wanted: u64,
-        /// Descriptors that are not for connections.
-        reserve: u64,
+        /// Limit that is enough for them and for the server itself.
+        needed: u64,
         /// The limit in force, already raised to the hard one.
         limit: u64,
     },
@@ -141,7 +139,7 @@ mod tests {
         assert!(taken.contains("127.0.0.1:9001") && taken.contains("--listen"), "{taken}");
         let refused = ServeError::listen("--listen", address, Errno::ACCESS.into()).to_string();
         assert!(refused.contains("Permission denied") && refused.contains("1024"), "{refused}");
-        let few = ServeError::Connections { wanted: 5000, reserve: 72, limit: 1024 }.to_string();
+        let few = ServeError::Connections { wanted: 5000, needed: 5072, limit: 1024 }.to_string();
         assert!(few.contains("ulimit -n 5072") && few.contains("--max-connections"), "{few}");
         assert!(![taken, refused, few].iter().any(|line| line.contains('\n')));
     }

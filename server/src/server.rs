@@ -68,7 +68,7 @@ impl Server {
         let limit = socket::raise_file_limit();
         socket::raise_memlock_limit();
         let (engine, engine_reason) = config.engine.resolve()?;
-        let room = Capacity::of(config, limit)?;
+        let room = Capacity::of(config, engine, limit)?;
         let tls = tls_settings(config)?;
         let (addresses, sockets) = bind(config)?;
         warn_of_strangers(config, &addresses);
@@ -327,25 +327,37 @@ impl Capacity {
     /// Slots of a worker for refused connections. Half of them may stay until their answer has been
     /// read. The other half is for new connections, which therefore never wait for a refused one.
     const REFUSED: u64 = 128;
+    /// Divisor of a worker's slots that gives those for an uneven spread: a worker may have up to a
+    /// tenth more than the mean.
+    const UNEVEN: u64 = 11;
 
-    fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
+    fn of(config: &Config, engine: EngineKind, limit: u64) -> Result<Self, ServeError> {
         let workers = config.cpus.len() as u64;
         // Standard streams, resolver, log, admin listener; for each worker a ring, an eventfd and
         // its listeners, doubled for safety.
         let fixed = 40 + workers * (4 + 2 * config.listen.len() as u64);
         let refused = Self::REFUSED.min(limit / 8 / workers.max(1)).max(2);
-        let reserve = fixed + workers * refused;
-        let room = limit.saturating_sub(reserve);
+        let spare = if spreads(config) { 64 * config.listen.len() as u64 } else { 0 };
+        // On io_uring a connection is no descriptor of the process. It has a place in the table of
+        // its worker's ring, for which the limit on open files counts anew.
+        let has_tables = engine == EngineKind::Uring && spreads(config);
+        let reserve = if has_tables { refused + spare } else { fixed + workers * refused };
+        let mut room = limit.saturating_sub(reserve);
+        if has_tables {
+            room = if limit > fixed { (room - room / Self::UNEVEN) * workers } else { 0 };
+        }
         let wanted = config.max_connections.unwrap_or(room.clamp(1, DEFAULT_MAX_CONNECTIONS));
         if wanted > room {
-            return Err(ServeError::Connections { wanted, reserve, limit });
+            let each = wanted.div_ceil(workers);
+            let slots = if has_tables { each + each / (Self::UNEVEN - 1) + 1 } else { wanted };
+            let needed = slots.saturating_add(reserve).max(fixed + 1);
+            return Err(ServeError::Connections { wanted, needed, limit });
         }
         // The kernel spreads connections by hash: of few connections, a worker may get far more
         // than its share. A worker that hands them to others has them for a moment, and needs room
         // to accept more.
         let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let spare = if spreads(config) { 64 * config.listen.len() as u64 } else { 0 };
         let table = as_size((wanted.min(uneven) + refused + spare).min(limit));
         Ok(Self { connections: as_size(wanted), table, refused: as_size(refused / 2) })
     }

@@ -84,8 +84,9 @@ struct Shown {
     snapshot: Snapshot,
 }
 
-/// Slot for the latest snapshot of a worker.
+/// Slot for the latest snapshot of a worker, on cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct SnapshotSlot {
     shown: Mutex<Shown>,
     changed: Condvar,
@@ -122,6 +123,8 @@ impl SnapshotSlot {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -134,6 +137,16 @@ mod tests {
         for (label, count) in codes.iter() {
             assert_eq!(count, if label.ends_with("xxx") { 1000 } else { 1 }, "{label}");
         }
+    }
+
+    #[test]
+    fn slots_of_two_workers_share_no_cache_line() {
+        let slots: Vec<Arc<SnapshotSlot>> = (0..16).map(|_| Arc::default()).collect();
+        let mut places: Vec<usize> = slots.iter().map(|slot| Arc::as_ptr(slot).addr()).collect();
+        places.sort_unstable();
+        let size = size_of::<SnapshotSlot>();
+        assert!(size.is_multiple_of(128) && places.iter().all(|place| place.is_multiple_of(128)));
+        assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= size), "{places:x?}");
     }
 
     #[test]

@@ -66,6 +66,22 @@ fn connections_beyond_the_limit_get_503() {
     });
 }
 
+#[test]
+fn workers_on_uring_hold_more_than_the_limit_on_open_files() {
+    const FILES: u32 = 300;
+    if !engines().iter().any(|engine| engine == "uring") {
+        return;
+    }
+    let flags = ["--engine", "uring", "--threads", "4", "--max-connections", "600"];
+    let server = Program::start_limited(FILES, &flags);
+    let mut open: Vec<TcpStream> = (0..600).map(|_| server.open()).collect();
+    assert_eq!(ask(&mut server.connect(), "").0, 503);
+    for stream in &mut open {
+        stream.write_all(&client_frame(1, b"here")).expect("frame");
+        expect(stream, b"\x81\x04here");
+    }
+}
+
 /// Returns the text of a refusal to a client that knows of no limit.
 fn refusal_beyond(flags: &[&str], open: usize) -> String {
     let server = Program::start(&[&["--threads", "1"], flags].concat());

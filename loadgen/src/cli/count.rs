@@ -134,7 +134,7 @@ fn scenario(frames: u32) -> Scenario {
         ..Load::default()
     };
     let engine = Some("callgrind".to_owned());
-    let generator = Setting { engine, threads: Some(1), congestion: None };
+    let generator = Setting { engine, threads: Some(1), congestion: None, proxy: None };
     Scenario::new(name(frames), load, generator, Setting::default())
 }
 

@@ -33,13 +33,14 @@ pub(super) fn check_cpus(
     )))
 }
 
-/// Fails if `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a
-/// thread of this process.
+/// Fails if `--cpus`, `--spawn-cpus` or `--via-cpus` lists a processor that the kernel does not
+/// give to a thread of this process.
 pub(super) fn check_own_cpus(
     cpus: Option<&CpuList>,
     spawn_cpus: Option<&CpuList>,
+    via_cpus: Option<&CpuList>,
 ) -> anyhow::Result<()> {
-    for (flag, list) in [("--cpus", cpus), ("--spawn-cpus", spawn_cpus)] {
+    for (flag, list) in [("--cpus", cpus), ("--spawn-cpus", spawn_cpus), ("--via-cpus", via_cpus)] {
         let Some(CpuList(cpus)) = list else { continue };
         let context = || format!("{flag}: cannot start a thread");
         if assignable(cpus.clone()).with_context(context)?.len() < cpus.len() {

@@ -110,7 +110,7 @@ impl DoctorArguments {
     fn check_processors(&self) -> anyhow::Result<()> {
         let (cpus, spawn_cpus) = (self.cpus.as_ref(), self.spawn_cpus.as_ref());
         if self.root == Path::new("/") {
-            return check_own_cpus(cpus, spawn_cpus);
+            return check_own_cpus(cpus, spawn_cpus, None);
         }
         let allowed = System::below(&self.root).allowed();
         if allowed.is_empty() {

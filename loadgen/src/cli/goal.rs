@@ -153,7 +153,8 @@ pub(super) fn failed_outcome(error: RunError) -> Result<TrialOutcome, RunError> 
         RunError::LostEarly { .. }
         | RunError::NoneStays { .. }
         | RunError::AllClosed { .. }
-        | RunError::ServerEnded { .. } => Ok(TrialOutcome::Missed(error.to_string())),
+        | RunError::ServerEnded { .. }
+        | RunError::ProxyEnded { .. } => Ok(TrialOutcome::Missed(error.to_string())),
         other => Err(other),
     }
 }

@@ -13,7 +13,7 @@ use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup, arm
 use crate::load::Load;
 use crate::result::{Presentation, SIDES};
 use crate::run::Plan;
-use crate::target::spawn::Spawn;
+use crate::target::spawn::{Role, Spawn};
 use crate::target::subject::is_commit;
 use crate::target::url::Url;
 
@@ -23,6 +23,7 @@ Examples:
                         'new/sparring-server --listen 127.0.0.1:{port}'
   sparring-loadgen duel 'node a.js {port}' 'node b.js {port}' --name-a ws-8.17 --name-b ws-8.18 --scenario pipeline
   sparring-loadgen duel 'a {port}' 'b {port}' -R 50k --pairs 20 --confirm
+  sparring-loadgen duel 'a {port}' --via 'python3 relay.py {port} {server}' --threshold p50=50%
 
 Every run has a freshly started server; the order is A B, B A, A B, ...; each pair runs saturated (throughput, server CPU
 and memory are judged) and at a fixed rate (p50 and p99): at -R, or at half of what A does in a short run. For each metric:
@@ -30,6 +31,9 @@ the ratio B / A (Hodges-Lehmann) with its 95 % interval, and an exact signed-ran
 metrics (Holm). improved, regressed: certain, and beyond the threshold. unchanged: the whole interval within it.
 Threshold: 2 % (p99 and memory 5 %), or twice the machine's noise where `aa` has recorded it. Ctrl-C gives the verdict
 so far.
+
+With --via one server is compared with itself behind a proxy: side A is direct, side B proxied. A table has the latency that
+the proxy adds, and the CPU time of server and proxy apart. That is mostly a regression (11): --threshold says how much may be added.
 
 A run that failed, is invalid or was disturbed is repeated, then its pair is replaced, then named; what was measured is
 stored whatever happens. A server that fails in every attempt ends the duel.
@@ -58,8 +62,17 @@ pub(super) struct DuelArguments {
     a: String,
 
     /// The server in question.
-    #[arg(value_name = "COMMAND B")]
-    b: String,
+    #[arg(value_name = "COMMAND B", required_unless_present = "via", conflicts_with = "via")]
+    b: Option<String>,
+
+    /// Compare server A, direct, with itself behind this proxy: {port} is the proxy's port,
+    /// {server} HOST:PORT of the server, which has a {port} of its own.
+    #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
+    via: Option<String>,
+
+    /// Processors to confine the proxy to [default: those of the servers].
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = SERVER)]
+    via_cpus: Option<CpuList>,
 
     #[command(flatten)]
     sides: SideArguments,
@@ -78,13 +91,13 @@ pub(super) struct DuelArguments {
 /// Names of the sides, and what is known of their servers.
 #[derive(Debug, Args)]
 struct SideArguments {
-    /// A name for side A in tables, pages and results.
-    #[arg(long, value_name = "NAME", value_parser = arm_name, default_value = "A", help_heading = SERVER)]
-    name_a: String,
+    /// A name for side A in tables, pages and results [default: A, or direct with --via].
+    #[arg(long, value_name = "NAME", value_parser = arm_name, help_heading = SERVER)]
+    name_a: Option<String>,
 
-    /// A name for side B.
-    #[arg(long, value_name = "NAME", value_parser = arm_name, default_value = "B", help_heading = SERVER)]
-    name_b: String,
+    /// A name for side B [default: B, or proxied with --via].
+    #[arg(long, value_name = "NAME", value_parser = arm_name, help_heading = SERVER)]
+    name_b: Option<String>,
 
     /// The version of the server of side A, for the result.
     #[arg(long, value_name = "VERSION", help_heading = SERVER)]
@@ -155,39 +168,53 @@ fn commit(text: &str) -> Result<String, String> {
 }
 
 impl SideArguments {
-    fn arms(&self, commands: [&str; 2]) -> anyhow::Result<Vec<Arm>> {
-        if self.name_a == self.name_b {
-            return Err(usage(format!(
-                "--name-a and --name-b are both `{}`: give two",
-                self.name_a
-            )));
+    /// Returns both arms. `names` are those that are not given.
+    fn arms(&self, names: [&str; 2], commands: [&str; 2]) -> anyhow::Result<Vec<Arm>> {
+        let [name_a, name_b] = [(&self.name_a, names[0]), (&self.name_b, names[1])]
+            .map(|(given, usual)| given.as_deref().unwrap_or(usual));
+        if name_a == name_b {
+            return Err(usage(format!("--name-a and --name-b are both `{name_a}`: give two")));
         }
-        let (a, b) = (arm_of(&self.name_a, commands[0])?, arm_of(&self.name_b, commands[1])?);
+        let (a, b) = (arm_of(name_a, commands[0])?, arm_of(name_b, commands[1])?);
         Ok(vec![
             Arm { version: self.version_a.clone(), commit: self.commit_a.clone(), ..a },
             Arm { version: self.version_b.clone(), commit: self.commit_b.clone(), ..b },
         ])
     }
 
-    /// Returns a tag of the names of both sides, where they are not the default ones.
-    fn tag(&self) -> Option<String> {
-        let is_default = [self.name_a.as_str(), self.name_b.as_str()] == SIDES;
-        (!is_default).then(|| format!("{}-against-{}", self.name_b, self.name_a))
+    /// Returns a tag of the names of both sides, where one is given.
+    fn tag(&self, arms: &[Arm]) -> Option<String> {
+        let is_default = self.name_a.is_none() && self.name_b.is_none();
+        let [a, b] = arms else { return None };
+        (!is_default).then(|| format!("{}-against-{}", b.name, a.name))
     }
 }
 
 impl DuelArguments {
     fn experiment(&self) -> anyhow::Result<(Experiment, Setup)> {
-        let arms = self.sides.arms([&self.a, &self.b])?;
+        let mut arms = match (&self.b, &self.via) {
+            (Some(b), _) => self.sides.arms(SIDES, [&self.a, b])?,
+            (None, _) => self.sides.arms(["direct", "proxied"], [&self.a, &self.a])?,
+        };
+        // With two commands clap takes a requirement that conflicts with the second for met.
+        if self.via_cpus.is_some() && self.via.is_none() {
+            return Err(usage("--via-cpus needs --via: there is no proxy otherwise"));
+        }
+        if let Some(command) = &self.via {
+            arms[1].via = Some(Spawn::parse(Role::Proxy, command).map_err(usage)?.command);
+        }
+        let tag = self.sides.tag(&arms);
         let (experiment, mut setup) =
             self.pairs_arguments.experiment(Presentation::Verdict, arms, self.pairs)?;
-        setup.tag = setup.tag.or_else(|| self.sides.tag());
+        setup.proxy_cpus = self.via_cpus.clone().map(|list| list.0).unwrap_or_default();
+        setup.tag = setup.tag.or(tag);
         Ok((experiment, setup))
     }
 
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let (experiment, setup) = self.experiment()?;
-        self.pairs_arguments.carry_out(&experiment, &setup, &self.judge, DUEL_PAIRS)
+        let via_cpus = self.via_cpus.as_ref();
+        self.pairs_arguments.carry_out(&experiment, &setup, &self.judge, DUEL_PAIRS, via_cpus)
     }
 }
 
@@ -197,7 +224,7 @@ impl AaArguments {
         let (experiment, setup) =
             self.pairs_arguments.experiment(Presentation::Noise, arms, self.pairs)?;
         let judge = JudgeArguments::default();
-        self.pairs_arguments.carry_out(&experiment, &setup, &judge, self.duel_pairs)
+        self.pairs_arguments.carry_out(&experiment, &setup, &judge, self.duel_pairs, None)
     }
 }
 
@@ -280,8 +307,9 @@ impl PairsArguments {
         setup: &Setup,
         judge: &JudgeArguments,
         duel_pairs: u32,
+        via_cpus: Option<&CpuList>,
     ) -> anyhow::Result<u8> {
-        check_own_cpus(self.plan.placement.cpus.as_ref(), self.spawn_cpus.as_ref())?;
+        check_own_cpus(self.plan.placement.cpus.as_ref(), self.spawn_cpus.as_ref(), via_cpus)?;
         let results = self.session.results(false);
         ExperimentCommand { experiment, setup, session: &self.session, results, judge, duel_pairs }
             .carry_out()
@@ -295,7 +323,7 @@ fn arm_of(name: &str, command: &str) -> anyhow::Result<Arm> {
             "command {name} `{command}` is not valid: it is empty, or a quote is not closed"
         ))
     };
-    let command = Some(Spawn::parse(command).map_err(invalid)?.command);
+    let command = Some(Spawn::parse(Role::Server, command).map_err(invalid)?.command);
     Ok(Arm { command, ..Arm::own(name) })
 }
 
@@ -308,7 +336,11 @@ mod tests {
     use crate::load::Payload;
 
     fn typed(more: &[&str]) -> Result<DuelArguments, String> {
-        let words = ["sparring-loadgen", "duel", "a {port}", "b {port}"].iter().chain(more);
+        of_words(&[&["a {port}", "b {port}"], more].concat())
+    }
+
+    fn of_words(words: &[&str]) -> Result<DuelArguments, String> {
+        let words = ["sparring-loadgen", "duel"].iter().chain(words);
         let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
         match parsed.command {
             Some(Command::Duel(duel)) => Ok(*duel),
@@ -357,6 +389,32 @@ mod tests {
         let same = experiment(&["--name-a", "x", "--name-b", "x"]);
         assert!(same.is_err_and(|error| error.contains("both `x`")));
         assert!(typed(&["--name-a", "a b"]).is_err() && typed(&["--commit-b", "main"]).is_err());
+    }
+
+    #[test]
+    fn one_server_is_compared_with_itself_behind_a_proxy() {
+        let experiment =
+            |words: &[&str]| of_words(words)?.experiment().map_err(|error| error.to_string());
+        let via = ["a {port}", "--via", "relay -l {port} {server}"];
+        let (duel, setup) = experiment(&via).expect("a server and a proxy");
+        let [direct, proxied] = &duel.arms[..] else { panic!("{:?}", duel.arms) };
+        assert_eq!((direct.name.as_str(), proxied.name.as_str()), ("direct", "proxied"));
+        assert_eq!((&direct.command, &direct.via, &setup.tag), (&proxied.command, &None, &None));
+        let plan = setup.plan_of(&duel.scenarios[0], proxied, false, false);
+        assert_eq!(
+            plan.target.via.expect("a proxy").command,
+            ["relay", "-l", "{port}", "{server}"]
+        );
+        for (words, named) in [
+            (&["a {port}"][..], "COMMAND B"),
+            (&["a {port}", "b {port}", "--via", "relay {port} {server}"], "--via"),
+            (&["a 9001", "--via", "relay {port} {server}", "--url", "ws://h:1/"], "{port}"),
+            (&["a {port}", "--via", "relay {port}"], "{server}"),
+            (&["a {port}", "b {port}", "--via-cpus", "0"], "--via"),
+        ] {
+            let error = experiment(words).expect_err(named);
+            assert!(error.contains(named), "{words:?}: {error}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::result::{
     Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, SessionVerdict, Start,
 };
 use crate::run::{Outcome, Plan, ProcessShard, Progress, RunError, measure};
-use crate::target::spawn::Spawn;
+use crate::target::spawn::{Role, Spawn};
 use crate::target::subject::Subject;
 use crate::target::url::Url;
 
@@ -43,6 +43,10 @@ Examples:
   Start the server too, and measure what it costs:
     sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
         --spawn 'sparring-server --listen 127.0.0.1:{port}'
+  Through a proxy, whose CPU time is measured apart from the server's:
+    sparring-loadgen run 'ws://127.0.0.1:{port}/' \\
+        --spawn 'sparring-server --listen 127.0.0.1:{port}' \\
+        --via 'python3 relay.py {port} {server}'
   The first of four generators that share a load, for `sparring-loadgen merge`:
     sparring-loadgen run ws://127.0.0.1:9001/ -R 50k \\
         --shard 1/4 --start-at 2026-03-01T09:30:00Z --json 1.json
@@ -96,6 +100,15 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "spawn", help_heading = SERVER)]
     spawn_cpus: Option<CpuList>,
 
+    /// Start this proxy before that server and connect to it; its CPU time is measured apart.
+    /// {port} is the URL's port, {server} HOST:PORT of the server, which gets a {port} of its own.
+    #[arg(long, value_name = "COMMAND", requires = "spawn", help_heading = SERVER)]
+    via: Option<String>,
+
+    /// Processors to confine that proxy to.
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "via", help_heading = SERVER)]
+    via_cpus: Option<CpuList>,
+
     /// Take this part of the load, where N processes share it: 1/4 to 4/4, with the same flags.
     /// auto takes it from Slurm, or from a Kubernetes Indexed Job with SPARRING_SHARDS. `merge`
     /// adds the results.
@@ -140,7 +153,14 @@ impl RunArguments {
         let mut plan = self.plan.plan(self.url.clone(), engine)?;
         if let Some(command) = &self.spawn {
             let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
-            plan.target.spawn = Some(Spawn { cpus, ..Spawn::parse(command).map_err(usage)? });
+            let spawn = Spawn::parse(Role::Server, command).map_err(usage)?;
+            plan.target.spawn = Some(Spawn { cpus, ..spawn });
+        }
+        if let Some(command) = &self.via {
+            let cpus = self.via_cpus.clone().map(|list| list.0).unwrap_or_default();
+            let via = Spawn::parse(Role::Proxy, command).map_err(usage)?;
+            plan.target.known.proxy = Subject::of_command(&via.command).command;
+            plan.target.via = Some(Spawn { cpus, ..via });
         }
         (plan.placement.shard, plan.placement.start_at) = (self.shard, self.start_at);
         // A scenario keeps its name, so that its results compare whatever their tags.
@@ -179,7 +199,11 @@ impl RunArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let plan = self.plan(EngineKind::Uring)?;
         self.goals.check(&plan)?;
-        check_own_cpus(self.plan.placement.cpus.as_ref(), self.spawn_cpus.as_ref())?;
+        check_own_cpus(
+            self.plan.placement.cpus.as_ref(),
+            self.spawn_cpus.as_ref(),
+            self.via_cpus.as_ref(),
+        )?;
         start_log();
         let (engine, why) = self.plan.placement.engine.resolve()?;
         let plan = plan.with(|plan| plan.placement.engine = engine);
@@ -436,6 +460,23 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_part_of_what_compares() {
+        let spawned = ["ws://h:{port}/", "--spawn", "server {port}"];
+        let direct = plan(&spawned).expect("a server");
+        let via = ["--via", "/opt/relay {port} {server}", "--via-cpus", "0"];
+        let proxied = plan(&[&spawned[..], &via].concat()).expect("a proxy");
+        let stored = proxied.stored_scenario();
+        assert_eq!(stored.server.proxy.as_deref(), Some("relay {port} {server}"));
+        assert_ne!(stored.hash, direct.stored_scenario().hash);
+        assert_eq!(proxied.proxy_cpus(), [0]);
+        let fixed = "server {port} and relay on a port of the URL";
+        let words = ["ws://h:80/", "--spawn", fixed, "--via", "relay {server}"];
+        assert!(plan(&words).is_ok());
+        let error = plan(&["ws://h:{port}/", "--spawn", fixed, "--via", "relay {server}"]);
+        assert!(error.expect_err("no port").contains("{port} in its command"));
+    }
+
+    #[test]
     fn a_scenario_names_the_run_and_needs_its_protocol() {
         let typed =
             plan(&["ws://h/ws", "--scenario", "echo-ws-limited", "-s", "9"]).expect("a scenario");
@@ -486,6 +527,11 @@ mod tests {
             (&["--congestion", "no-such"], "--congestion"),
             (&["--spawn", "a 'b"], "--spawn"),
             (&["--spawn-cpus", "0"], "--spawn"),
+            (&["--via", "relay {port} {server}"], "--spawn"),
+            (&["--spawn", "a {port}", "--via", "relay 'b"], "--via"),
+            (&["--spawn", "a {port}", "--via-cpus", "0"], "--via"),
+            (&["--spawn", "a 9001", "--via", "relay {port} {server}"], "{port} in the command of"),
+            (&["--spawn", "a {port}", "--via", "relay {port}"], "{server} in its command"),
             (&["--text-kind", "runes"], "--text-kind"),
             (&["--connect-timeout", "0"], "--connect-timeout"),
             (&["--timeout", "0"], "--timeout"),

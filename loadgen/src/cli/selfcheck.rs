@@ -12,7 +12,7 @@ use crate::load::value::time;
 use crate::report::text::selfcheck::{case, conclusion, heading, stall};
 use crate::report::{Blocks, Field, Format};
 use crate::selfcheck::{Case, Finding, Report, SelfcheckError, StallCheck, own_server};
-use crate::target::spawn::Spawn;
+use crate::target::spawn::{Role, Spawn};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,7 +135,8 @@ impl SelfcheckArguments {
 
     fn server(&self) -> anyhow::Result<Spawn> {
         let Some(command) = &self.server else { return Ok(own_server()) };
-        Spawn::parse(command).map_err(|_| usage(format!("--server `{command}` is not a command")))
+        let invalid = |_| usage(format!("--server `{command}` is not a command"));
+        Spawn::parse(Role::Server, command).map_err(invalid)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::experiment::{Experiment, Fault, Outcome, Runner, Session, Setup, comp
 use crate::format::count;
 use crate::host::machine::Machine;
 use crate::report::Blocks;
-use crate::report::text::{self, comparison::comparison, notes::notes};
+use crate::report::text::{self, comparison::comparison, notes::notes, proxied::proxied};
 use crate::result::{Document, Presentation, Scenario, SessionVerdict, Store};
 use crate::run::execute;
 
@@ -282,6 +282,7 @@ impl ExperimentCommand<'_> {
                 .to_owned(),
         };
         let blocks = comparison(&conclusion).notes(vec![noise]).notes(notes(document));
+        let blocks = blocks.then(proxied(document));
         let code = self.judge.exit_code(document, &conclusion, pairs);
         conclusion
             .notes

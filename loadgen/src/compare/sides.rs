@@ -210,6 +210,15 @@ pub(crate) fn pairs<'a>(document: &'a Document, scenario: &str) -> Vec<Pair<'a>>
     pairs_of(document, &names_of(document), scenario).0
 }
 
+/// The same of any two arms.
+pub(crate) fn pairs_of_two<'a>(
+    document: &'a Document,
+    names: [&str; 2],
+    scenario: &str,
+) -> Vec<Pair<'a>> {
+    pairs_of(document, &names.map(str::to_owned), scenario).0
+}
+
 /// The same for two arms, and the number of complete pairs of which a run is not sound.
 fn pairs_of<'a>(
     document: &'a Document,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::load::Load;
 use crate::result::Conformance;
 use crate::run::Wait;
-use crate::target::spawn::Spawn;
+use crate::target::spawn::{Role, SERVER_PLACEHOLDER, Spawn};
 use crate::target::url::PORT_PLACEHOLDER;
 
 /// Longest name of an arm: it is a column of tables.
@@ -26,6 +26,10 @@ pub(crate) struct Arm {
     /// server.
     #[serde(default, deserialize_with = "words")]
     pub(crate) command: Option<Vec<String>>,
+    /// Words of the command that starts a proxy before the server, with `{port}` for its port and
+    /// `{server}` for the server's address.
+    #[serde(default, deserialize_with = "words", skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<Vec<String>>,
     /// Reason why the server cannot be had here. The arm is named in the result and has no runs.
     pub(crate) absent: Option<String>,
     /// Engine of our own server. `None`: the scenario's, otherwise the session's.
@@ -78,6 +82,10 @@ pub(crate) enum ArmError {
     Words(String),
     #[error("the command of arm `{0}` needs {{port}} where the server's port goes")]
     Port(String),
+    #[error(
+        "the proxy of arm `{0}` (via) needs {{port}} where its port goes, and {{server}} where HOST:PORT of the server goes"
+    )]
+    Via(String),
     #[error("arm `{0}`{1}")]
     Keys(String, &'static str),
 }
@@ -108,6 +116,11 @@ impl Arm {
             && self.command.iter().flatten().all(|word| !word.contains(PORT_PLACEHOLDER))
         {
             Err(ArmError::Port(name))
+        } else if self.via.as_ref().is_some_and(|words| {
+            let has = |text: &str| words.iter().any(|word| word.contains(text));
+            !has(PORT_PLACEHOLDER) || !has(SERVER_PLACEHOLDER)
+        }) {
+            Err(ArmError::Via(name))
         } else if has_command && self.absent.is_some() {
             Err(ArmError::Keys(name, " has a command and `absent`: give one"))
         } else if self.burn_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
@@ -142,7 +155,7 @@ impl FromStr for Arm {
 }
 
 fn split(command: &str) -> Vec<String> {
-    Spawn::parse(command).map(|spawn| spawn.command).unwrap_or_default()
+    Spawn::parse(Role::Server, command).map(|spawn| spawn.command).unwrap_or_default()
 }
 
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {

@@ -296,6 +296,7 @@ wait = "spin"
 [[arm]]
 name = "theirs"
 command = "node server.js {port}"
+via = "relay {port} {server}"
 [[promise]]
 scenario = "echo"
 arm = "theirs"
@@ -314,6 +315,8 @@ at_most = 0.94
         );
         assert_eq!(experiment.arms[0].flags, ["--spin", "always"]);
         assert_eq!(experiment.arms[1].command.as_ref().map(Vec::len), Some(3));
+        let relay = ["relay", "{port}", "{server}"].map(str::to_owned);
+        assert_eq!(experiment.arms[1].via.as_deref(), Some(&relay[..]));
         assert_eq!((experiment.rounds, experiment.promises.len()), (6, 1));
     }
 
@@ -330,6 +333,7 @@ at_most = 0.94
             ("scenarios = []\n[[arm]]\nname = \"a\"\nengine = \"epol\"", "`epol`", "epoll"),
             ("scenarios = [\"echo@uringg\"]", "`uringg`", "uring"),
             ("scenarios = []\n[[arm]]\nname = \"a\"\ncommand = \"x\"", "arm `a`", "{port}"),
+            ("scenarios = []\n[[arm]]\nname = \"a\"\nvia = \"x {port}\"", "arm `a`", "{server}"),
             ("scenarios = []\nshow = \"verdicts\"", "`verdicts`", "`verdict`"),
             (
                 "scenarios = [\"echo\"]\n[[scenario]]\nname = \"y\"\ndescription = \"z\"\nload = { conections = 1 }",

@@ -374,7 +374,7 @@ mod tests {
     use super::*;
     use crate::result::{Disturbance, example};
     use crate::run::Silent;
-    use crate::target::spawn::Spawn;
+    use crate::target::spawn::{Role, Spawn};
 
     /// Outcome of an attempt.
     #[derive(Debug, Clone, Copy)]
@@ -404,7 +404,13 @@ mod tests {
             Fails => return Err(RunError::Panicked),
             Exits(code) => {
                 let (status, said) = (ExitStatus::from_raw(code << 8), String::new());
-                return Err(SpawnError::Ended { status, said, port_in_use: false }.into());
+                return Err(SpawnError::Ended {
+                    role: Role::Server,
+                    status,
+                    said,
+                    port_in_use: false,
+                }
+                .into());
             }
             Invalid(kind) => run.invalidate(kind, "why"),
             Disturbed => run.disturbance = Some(Disturbance { generator_waited: 0.5, ..quiet }),

@@ -556,6 +556,7 @@ fn stored_arm(experiment: &Experiment, setup: &Setup, arm: &Arm, probe: Probe<'_
         name: arm.name.clone(),
         subject: first.map(|scenario| setup.subject(scenario, arm)).unwrap_or_default(),
         version: arm.version.clone(),
+        proxy: arm.via.as_ref().and_then(|words| Subject::of_command(words).command),
         conformance: arm.conformance,
         left_out: arm.absent.clone().or_else(refused),
     }
@@ -628,7 +629,7 @@ mod tests {
     use crate::load::Load;
     use crate::result::{Disturbance, InvalidKind, example};
     use crate::run::{RunError, Silent, Snapshot};
-    use crate::target::spawn::SpawnError;
+    use crate::target::spawn::{Role, SpawnError};
 
     fn named(name: &str) -> Experiment {
         built_in().into_iter().find(|experiment| experiment.name == name).expect("built in")
@@ -1246,7 +1247,7 @@ mod tests {
 
     fn cannot_run() -> RunError {
         let (status, said) = (ExitStatus::from_raw(127 << 8), String::new());
-        SpawnError::Ended { status, said, port_in_use: false }.into()
+        SpawnError::Ended { role: Role::Server, status, said, port_in_use: false }.into()
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) has_url: bool,
     /// Processors of the servers; empty: not pinned.
     pub(crate) server_cpus: Vec<usize>,
+    /// Processors of proxies; empty: those of the servers.
+    pub(crate) proxy_cpus: Vec<usize>,
     /// True if server and generator have cores of their own.
     pub(crate) is_apart: bool,
     /// Notes for the reader of the session, one sentence each.
@@ -62,6 +64,7 @@ impl Setup {
             plan,
             has_url: false,
             server_cpus: places.iter().map(|places| places.server).collect(),
+            proxy_cpus: Vec::new(),
             is_apart: places.as_ref().is_some_and(|places| places.mark.is_none()),
             marks: places.and_then(|places| places.mark).into_iter().collect(),
         }
@@ -111,6 +114,8 @@ impl Setup {
                 plan.target.trust = Trust::Anybody;
             }
             plan.target.spawn = Some(spawn);
+            plan.target.via =
+                arm.via.clone().map(|command| Spawn { command, cpus: self.via_cpus() });
             let spins = spins && scenario.is_about_latency() && self.is_apart;
             plan.placement.wait = arm.wait.or(plan.placement.wait).or(spins.then_some(Wait::Spin));
             if arm.is_own() && is_only {
@@ -120,6 +125,13 @@ impl Setup {
                     plan.placement.congestion.as_ref().map(ToString::to_string);
             }
         })
+    }
+
+    /// Returns the processors of a proxy. It shares those of the server rather than the
+    /// generator's, unless others were named.
+    fn via_cpus(&self) -> Vec<usize> {
+        let cpus = [&self.proxy_cpus, &self.server_cpus].into_iter().find(|cpus| !cpus.is_empty());
+        cpus.cloned().unwrap_or_default()
     }
 
     /// Returns the words of the command that serves a scenario on an arm. Those of our own server

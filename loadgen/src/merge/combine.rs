@@ -77,6 +77,7 @@ pub(super) fn combined(parts: &[Part]) -> Result<Run, MergeError> {
         compression: compression(parts),
         // A shard starts no server.
         server: None,
+        proxy: None,
         client: client(parts, received),
         disturbance: disturbance(parts),
         shard: None,

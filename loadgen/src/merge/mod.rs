@@ -200,6 +200,7 @@ fn document(counted: &[Part], run: Run, tag: Option<String>) -> Document {
         engine: common(generators().map(|setting| setting.engine.clone())).flatten(),
         threads: generators().map(|setting| setting.threads).sum(),
         congestion: common(generators().map(|setting| setting.congestion.clone())).flatten(),
+        proxy: None,
     };
     let parameters = first.load().clone();
     let scenario = Scenario::new(&run.scenario, parameters, generator, Setting::default());

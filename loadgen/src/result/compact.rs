@@ -30,7 +30,7 @@ impl Run {
             Transport::Ws | Transport::Wss => ["enters", "messages"],
             Transport::Tcp => ["enters", "bytes_in"],
         };
-        if let Some(server) = &mut self.server {
+        for server in self.server.iter_mut().chain(&mut self.proxy) {
             server.cpus.clear();
             (server.engine, server.congestion) = (None, None);
             server.system_ns_per_message = None;

@@ -184,6 +184,9 @@ pub struct Arm {
     /// conformance`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conformance: Option<Conformance>,
+    /// Command of the proxy before the server of this side; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// Reason why it has no runs: it cannot be had, or does not echo right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
@@ -308,6 +311,9 @@ pub struct Setting {
     /// Congestion control of the sockets; `null`: the machine's default, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub congestion: Option<String>,
+    /// Command of the proxy before the server; `null` where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 impl Scenario {
@@ -420,6 +426,10 @@ pub struct Run {
     /// Cost for the server; `null` where its process was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
+    /// Cost for the proxy before the server, per message of the generator; `null` where there was
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Server>,
     /// Cost for the generator.
     pub client: Client,
     /// Time that others took in the measured window; `null` where it was not looked for.

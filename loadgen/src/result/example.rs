@@ -104,6 +104,7 @@ fn scenario(name: &str, transport: Transport) -> Scenario {
         engine: Some("uring".into()),
         threads: Some(1),
         congestion: Some(congestion.into()),
+        proxy: None,
     };
     Scenario::new(name, load, setting("reno"), setting("cubic"))
 }
@@ -182,6 +183,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             not_counted: None,
             counters: BTreeMap::from([("enters".into(), 6_000), ("messages".into(), 200_000)]),
         }),
+        proxy: None,
         client: Client {
             engine: "uring".into(),
             cpus: vec![1],

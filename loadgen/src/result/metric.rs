@@ -44,6 +44,9 @@ pub enum Metric {
     /// Server CPU in user space per message, nanoseconds. Sampled by the timer tick, hence coarse.
     #[serde(alias = "server-user")]
     ServerUser,
+    /// CPU of the proxy before the server per message, nanoseconds.
+    #[serde(alias = "proxy-cpu")]
+    ProxyCpu,
     /// Median of the time from the planned to the actual send, nanoseconds.
     #[serde(alias = "lag-p50")]
     LagP50,
@@ -104,6 +107,7 @@ impl Metric {
             Self::ServerUser => {
                 ("server-user", "server CPU in user space, us per message", "us/msg", 1e3, 0.10)
             }
+            Self::ProxyCpu => ("proxy-cpu", "proxy CPU, us per message", "us/msg", 1e3, 0.02),
             Self::LagP50 => ("lag-p50", "p50 of the lag, us", "us", 1e3, 0.10),
             Self::LagP99 => ("lag-p99", "p99 of the lag, us", "us", 1e3, 0.10),
             Self::Opening => {
@@ -178,6 +182,7 @@ impl Metric {
             Self::Instructions => run.server.as_ref()?.instructions_per_message,
             Self::GeneratorCpu => Some(run.client.cpu_ns_per_message),
             Self::ServerUser => run.server.as_ref()?.user_ns_per_message,
+            Self::ProxyCpu => run.proxy.as_ref().map(|proxy| proxy.cpu_ns_per_message),
             Self::LagP50 => run.latency_ns.lag.p50.map(|ns| ns as f64),
             Self::LagP99 => run.latency_ns.lag.p99.map(|ns| ns as f64),
             Self::Opening => Some(run.phases.connect as f64),

@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
 use super::process_shard::ProcessShard;
+use super::started::Said;
 use super::tally::{CompressionTally, Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
+use crate::host::perf::Counted;
 use crate::result::{
     Agreed, Censored, Client, ClockOffset, Compression, Cycles, Disturbance, EndedEarly, Latencies,
     Latency, Outages, Run, Second, Server, ShardRecord, Standstill, Utc, per_second,
@@ -18,8 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     pub(super) start: Utc,
     pub(super) cpus: &'a [usize],
-    /// Facts that the server printed, where it was started here.
-    pub(super) server: Option<Announced>,
+    /// Facts that server and proxy printed, where they were started here.
+    pub(super) said: Said,
     /// Addresses that connections were made to.
     pub(super) address: Option<String>,
     /// Time to compress a message, where that is done while sending.
@@ -29,7 +31,7 @@ pub(super) struct Context<'a> {
 }
 
 pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
-    let Context { plan, start, cpus, server, address, compress_ns, clock } = context;
+    let Context { plan, start, cpus, said, address, compress_ns, clock } = context;
     let tally = &measured.tally;
     let received = tally.received.measured;
     let per_second = |count| per_second(count, measured.window);
@@ -76,9 +78,17 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
         compression: plan.load.offer().map(|_| compression(&tally.compression, compress_ns)),
-        server: server
-            .zip(measured.server)
-            .map(|(said, cost)| server_figures(plan, said, &cost, measured)),
+        server: said.server.zip(measured.server).map(|(said, cost)| {
+            let counted = measured.spent.counted.as_ref();
+            Server {
+                cpus: numbers(plan.server_cpus()),
+                ..figures(plan, said, &cost, measured, counted)
+            }
+        }),
+        proxy: said.proxy.zip(measured.proxy).map(|(said, cost)| Server {
+            cpus: numbers(plan.proxy_cpus()),
+            ..figures(plan, said, &cost, measured, None)
+        }),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
         shard: plan.placement.shard.map(|shard| shard_record(shard, measured, clock)),
@@ -150,17 +160,23 @@ fn latencies(tally: &Tally) -> Latencies {
     }
 }
 
-fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Measured) -> Server {
+/// Returns the cost of a server or of a proxy. `counted` is what the processor's own counters say,
+/// or why they say nothing.
+fn figures(
+    plan: &Plan,
+    said: Announced,
+    cost: &ServerCost,
+    measured: &Measured,
+    counted: Option<&Counted>,
+) -> Server {
     let each = |amount: u64| per_message(amount, measured.tally.received.measured);
-    // What the processor's own counters say, or why they say nothing.
-    let counted = measured.spent.counted.as_ref();
     let count = counted.and_then(|counted| counted.as_ref().ok());
     let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
     Server {
         engine: said.engine,
         congestion: said.congestion,
         counters: said.counters,
-        cpus: numbers(plan.server_cpus()),
+        cpus: Vec::new(),
         cpu_ns_per_message: each(cost.cpu.total_ns),
         user_ns_per_message: Some(each(cost.cpu.user_ns)),
         system_ns_per_message: Some(each(cost.cpu.system_ns)),
@@ -177,11 +193,14 @@ fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Me
     }
 }
 
+/// A proxy belongs to the run: the time that it was on a processor is not a disturbance.
 fn disturbance(measured: &Measured) -> Disturbance {
     let window_ns = (measured.window.as_nanos() as f64).max(1.0);
+    let proxys_ns = measured.proxy.map_or(0, |proxy| proxy.cpu.total_ns);
+    let share = |waited_ns: u64| waited_ns.saturating_sub(proxys_ns) as f64 / window_ns;
     Disturbance {
-        server_waited: measured.server.map(|server| server.cpu.waited_ns as f64 / window_ns),
-        generator_waited: measured.spent.threads_waited_ns as f64 / window_ns,
+        server_waited: measured.server.map(|server| share(server.cpu.waited_ns)),
+        generator_waited: share(measured.spent.threads_waited_ns),
         stolen: measured.spent.stolen_ns as f64 / window_ns,
     }
 }
@@ -275,6 +294,7 @@ mod tests {
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },
             }),
+            proxy: None,
         }
     }
 
@@ -285,11 +305,12 @@ mod tests {
         let counters = [("messages".to_owned(), 7)].into();
         let server =
             Some(Announced { engine: Some("uring".to_owned()), counters, ..Announced::default() });
+        let said = Said { server, proxy: Some(Announced::default()) };
         let context = Context {
             plan: &plan,
             start: Utc::now(),
             cpus: &[3, 2],
-            server,
+            said,
             address: None,
             compress_ns: None,
             clock: None,
@@ -331,6 +352,24 @@ mod tests {
         let expected =
             Disturbance { server_waited: Some(0.002), generator_waited: 0.015, stolen: 0.005 };
         assert_eq!(run.disturbance, Some(expected));
+    }
+
+    #[test]
+    fn a_proxy_has_a_cost_of_its_own_and_disturbs_nothing() {
+        let mut measured = measured(Duration::from_secs(2));
+        let alone = run(&measured);
+        measured.proxy = measured.server.map(|server| {
+            let cpu = CpuSpent { total_ns: 24_000_000, user_ns: 0, ..server.cpu };
+            ServerCost { cpu, ..server }
+        });
+        let run = run(&measured);
+        assert_eq!((&alone.server, alone.proxy), (&run.server, None));
+        let proxy = run.proxy.expect("known");
+        assert_eq!((proxy.cpu_ns_per_message, proxy.rss_bytes), (120_000.0, Some(500_000)));
+        assert_eq!((proxy.cpus, proxy.instructions_per_message), (Vec::new(), None));
+        // The server waited for 4 ms and the generator for 30 ms, of which 24 ms were the proxy's.
+        let found = run.disturbance.expect("known");
+        assert_eq!((found.server_waited, found.generator_waited), (Some(0.0), 0.003));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::error::RunError;
 use super::plan::Plan;
 use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
+use super::started::Started;
 use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
 use crate::host::perf::{Counted, Counting};
@@ -44,6 +45,8 @@ pub(super) struct Measured {
     pub(super) broken: Option<(RunError, Duration)>,
     pub(super) spent: Spent,
     pub(super) server: Option<ServerCost>,
+    /// Cost of the proxy before the server.
+    pub(super) proxy: Option<ServerCost>,
 }
 
 #[derive(Default)]
@@ -66,10 +69,49 @@ pub(super) struct ServerCost {
     pub(super) after: Memory,
 }
 
+/// A server or a proxy that was started for the run, and its cost.
+struct Observed<'a> {
+    server: &'a mut Server,
+    /// Its memory before the first connection.
+    before: Memory,
+    /// Its CPU time when the window began, and when it was last read.
+    at_start: CpuUsage,
+    usage: CpuUsage,
+}
+
+impl<'a> Observed<'a> {
+    fn new(server: &'a mut Server) -> Self {
+        let before = procfs::memory(&server.pids());
+        Self { server, before, at_start: CpuUsage::default(), usage: CpuUsage::default() }
+    }
+
+    fn look(&mut self) {
+        self.server.look(&mut self.usage);
+    }
+
+    fn begin_window(&mut self) {
+        self.look();
+        self.at_start = self.usage.clone();
+    }
+
+    /// Returns the cost of the window, up to the last look, and the memory of now.
+    fn cost(&self) -> ServerCost {
+        let after = procfs::memory(&self.server.pids());
+        ServerCost { cpu: self.usage.since(&self.at_start), before: self.before, after }
+    }
+
+    /// Returns the error for its end, where it has ended.
+    fn ended(&mut self) -> Option<RunError> {
+        let status = self.server.exit_status()?;
+        Some(RunError::ended(self.server.role(), status, String::new()))
+    }
+}
+
 pub(super) struct Coordinator<'a> {
     plan: &'a Plan,
     progress: &'a mut dyn Progress,
-    server: Option<&'a mut Server>,
+    server: Option<Observed<'a>>,
+    proxy: Option<Observed<'a>>,
     shared: Arc<Shared>,
     workers: Vec<WorkerThread>,
     /// The processors that workers and server are confined to; empty if one of them is not.
@@ -92,16 +134,18 @@ pub(super) struct Coordinator<'a> {
     received_at: Instant,
     is_interrupted: bool,
     broken: Option<(RunError, Duration)>,
-    /// The server's memory before the first connection, and its CPU time when it was last read.
-    memory_before: Memory,
-    usage: CpuUsage,
+    /// Instant at which the CPU time of server and proxy was last read.
     usage_at: Instant,
 }
 
 /// Returns the processors that the run can be on; none where it may be on any.
 fn confined(plan: &Plan, workers: &[usize]) -> Vec<usize> {
-    let is_free = plan.target.spawn.is_some() && plan.server_cpus().is_empty();
-    if workers.is_empty() || is_free { Vec::new() } else { [workers, plan.server_cpus()].concat() }
+    let is_free = plan.target.spawn.is_some() && plan.server_cpus().is_empty()
+        || plan.target.via.is_some() && plan.proxy_cpus().is_empty();
+    if workers.is_empty() || is_free {
+        return Vec::new();
+    }
+    [workers, plan.server_cpus(), plan.proxy_cpus()].concat()
 }
 
 impl<'a> Coordinator<'a> {
@@ -110,7 +154,7 @@ impl<'a> Coordinator<'a> {
         plan: &'a Plan,
         shared: Arc<Shared>,
         cpus: &[usize],
-        server: Option<&'a mut Server>,
+        started: &'a mut Started,
         progress: &'a mut dyn Progress,
     ) -> Result<Self, RunError> {
         let (sender, reports) = channel();
@@ -118,7 +162,8 @@ impl<'a> Coordinator<'a> {
         let mut coordinator = Self {
             plan,
             progress,
-            server,
+            server: started.server.as_mut().map(Observed::new),
+            proxy: started.proxy.as_mut().map(Observed::new),
             shared,
             workers: Vec::new(),
             cpus: confined(plan, cpus),
@@ -136,11 +181,8 @@ impl<'a> Coordinator<'a> {
             received_at: now,
             is_interrupted: false,
             broken: None,
-            memory_before: Memory::default(),
-            usage: CpuUsage::default(),
             usage_at: now,
         };
-        coordinator.memory_before = coordinator.server_memory();
         coordinator.enter(Phase::Connect, Duration::ZERO);
         for index in 0..plan.placement.threads as usize {
             let cpu = cpus.get(index).copied();
@@ -179,20 +221,20 @@ impl<'a> Coordinator<'a> {
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
-        let (spent, cpu) = self.measure()?;
+        let spent = self.measure()?;
         let failing = self.check_failing(Duration::ZERO);
         self.or_broken(failing)?;
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
-        let (before, after) = (self.memory_before, self.server_memory());
+        let server = self.server.as_ref().map(Observed::cost);
+        let proxy = self.proxy.as_ref().map(Observed::cost);
         phases.measure = end.since(start).as_nanos() as u64;
         let drained = self.drain(end);
         self.or_broken(drained)?;
         phases.drain = Nanos::monotonic().since(end).as_nanos() as u64;
         let (tally, counters) = self.close()?;
         let broken = self.broken.take().map(|(error, after)| (self.explain(error), after));
-        let server = self.server.is_some().then_some(ServerCost { cpu, before, after });
         let window = end.since(start);
         Ok(Measured {
             tally,
@@ -204,6 +246,7 @@ impl<'a> Coordinator<'a> {
             broken,
             spent,
             server,
+            proxy,
         })
     }
 
@@ -276,13 +319,13 @@ impl<'a> Coordinator<'a> {
         Ok((epoch, Utc::at(start)))
     }
 
-    /// Waits until the end of the measured window. Returns its costs.
-    fn measure(&mut self) -> Result<(Spent, CpuSpent), RunError> {
+    /// Waits until the end of the measured window. Returns the generator's costs.
+    fn measure(&mut self) -> Result<Spent, RunError> {
         let stolen = procfs::stolen_ns(&self.cpus);
         let threads = self.threads_times();
-        self.look_at_server();
-        let usage_before = self.usage.clone();
-        let counting = self.server.as_ref().map(|server| Counting::start(&server.pids()));
+        self.usage_at = Instant::now();
+        self.observed().for_each(Observed::begin_window);
+        let counting = self.server.as_ref().map(|it| Counting::start(&it.server.pids()));
         self.enter(Phase::Measure, self.plan.load.measure);
         // The remainder of the window is shorter than an interval, because sampling takes time.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
@@ -310,7 +353,7 @@ impl<'a> Coordinator<'a> {
             stolen_ns: lost.max().unwrap_or(0),
             counted,
         };
-        Ok((spent, self.usage.since(&usage_before)))
+        Ok(spent)
     }
 
     /// Returns true if the last echo of a limited number of messages is back.
@@ -441,8 +484,8 @@ impl<'a> Coordinator<'a> {
         if self.phase == Phase::Measure && self.usage_at.elapsed() >= LOOK_AT_SERVER {
             self.look_at_server();
         }
-        if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
-            return Err(RunError::ServerEnded { status, said: String::new() });
+        if let Some(error) = self.observed().find_map(Observed::ended) {
+            return Err(error);
         }
         let patience = self.plan.load.answer_timeout;
         self.check_failing(patience)?;
@@ -488,19 +531,21 @@ impl<'a> Coordinator<'a> {
         self.shared.total(|gauges| &gauges.outstanding)
     }
 
-    /// Adds what the server has to say. That it died explains whatever else went wrong.
+    /// Adds what server or proxy have to say. That one died explains whatever else went wrong.
     fn explain(&mut self, mut error: RunError) -> RunError {
-        let Some(server) = self.server.as_mut() else { return error };
         let began = Instant::now();
         let may_explain =
             !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Setup(_));
-        while may_explain && began.elapsed() < DYING {
-            if let Some(status) = server.exit_status() {
-                server.wait_for_output();
-                return RunError::ServerEnded { status, said: server.stderr_tail() };
+        while may_explain && self.server.is_some() && began.elapsed() < DYING {
+            for Observed { server, .. } in self.observed() {
+                if let Some(status) = server.exit_status() {
+                    server.wait_for_output();
+                    return RunError::ended(server.role(), status, server.stderr_tail());
+                }
             }
             thread::sleep(Duration::from_millis(5));
         }
+        let Some(Observed { server, .. }) = self.observed().next() else { return error };
         if let RunError::AllClosed { said, .. } | RunError::StoppedAnswering { said, .. } =
             &mut error
         {
@@ -562,12 +607,11 @@ impl<'a> Coordinator<'a> {
 
     fn look_at_server(&mut self) {
         self.usage_at = Instant::now();
-        if let Some(server) = &self.server {
-            server.look(&mut self.usage);
-        }
+        self.observed().for_each(Observed::look);
     }
 
-    fn server_memory(&self) -> Memory {
-        self.server.as_ref().map(|server| procfs::memory(&server.pids())).unwrap_or_default()
+    /// Returns what was started for the run: first the program that the generator connects to.
+    fn observed(&mut self) -> impl Iterator<Item = &mut Observed<'a>> {
+        self.proxy.iter_mut().chain(&mut self.server)
     }
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::plan::PlanError;
 use crate::result::InvalidKind;
-use crate::target::spawn::SpawnError;
+use crate::target::spawn::{Role, SpawnError};
 
 /// A run that has no result; the texts name cause and remedy.
 #[derive(Debug, Error)]
@@ -29,7 +29,7 @@ pub enum RunError {
         /// The error of the resolver.
         source: io::Error,
     },
-    /// The server of `--spawn` did not start, or is not what is listening.
+    /// The server of `--spawn` or the proxy of `--via` did not start, or is not what is listening.
     #[error(transparent)]
     Spawn(SpawnError),
     /// The engine does not run here.
@@ -56,6 +56,14 @@ pub enum RunError {
     /// The server of `--spawn` ended by itself.
     #[error("the server ended during the run ({status}){said}")]
     ServerEnded {
+        /// Its exit status.
+        status: ExitStatus,
+        /// Its last lines on standard error.
+        said: String,
+    },
+    /// The proxy of `--via` ended by itself.
+    #[error("the proxy (--via) ended during the run ({status}){said}")]
+    ProxyEnded {
         /// Its exit status.
         status: ExitStatus,
         /// Its last lines on standard error.
@@ -170,6 +178,14 @@ pub(super) fn share(part: u64, all: u64, what: &str) -> String {
 }
 
 impl RunError {
+    /// Returns the error for a program that ended by itself, by its part in the run.
+    pub(super) fn ended(role: Role, status: ExitStatus, said: String) -> Self {
+        match role {
+            Role::Server | Role::ServerBehind => Self::ServerEnded { status, said },
+            Role::Proxy => Self::ProxyEnded { status, said },
+        }
+    }
+
     /// Returns the error as one line that may be stored. It leaves out the output of the server,
     /// which may name private paths and hosts.
     pub(crate) fn summary(&self) -> String {
@@ -183,6 +199,7 @@ impl RunError {
     pub(super) fn kind(&self) -> Option<InvalidKind> {
         match self {
             Self::ServerEnded { .. } => Some(InvalidKind::ServerEnded),
+            Self::ProxyEnded { .. } => Some(InvalidKind::ProxyEnded),
             Self::AllClosed { .. } | Self::NoneStays { .. } => Some(InvalidKind::AllClosed),
             Self::StoppedAnswering { .. } => Some(InvalidKind::StoppedAnswering),
             Self::Engine(_) => Some(InvalidKind::EngineFailed),

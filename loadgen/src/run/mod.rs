@@ -32,6 +32,7 @@ mod random;
 mod rehearsal;
 mod schedule;
 mod shared;
+mod started;
 mod tally;
 mod validity;
 mod worker;
@@ -55,12 +56,12 @@ use hdrhistogram::Histogram;
 use crate::load::Transport;
 use crate::result::{Run, Utc};
 use crate::target::clock;
-use crate::target::spawn::Server;
 use crate::target::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
 use shared::Shared;
+use started::Started;
 use tally::CompressionTally;
 
 /// Carries out `plan` and returns what was measured.
@@ -112,25 +113,21 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
         .transpose()
         .map_err(RunError::Setup)?;
     preflight::check_ports(plan)?;
-    let (url, timeout) = (&plan.target.url, plan.target.start_timeout);
-    let mut wait = || !progress.interrupted();
-    let spawn = plan.target.spawn.as_ref();
-    let start = |spawn| Server::start(spawn, url, &mut addresses, timeout, &mut wait);
-    let mut server = spawn.map(start).transpose()?;
+    let mut started = Started::start(plan, &mut addresses, &mut || !progress.interrupted())?;
     let clock = plan.placement.shard.map(|_| {
         let connects = tls.as_ref().and_then(|tls| tls.connects.as_ref());
-        clock::offset(url, &addresses, connects).map_err(|error| format!("{error:#}"))
+        clock::offset(&plan.target.url, &addresses, connects).map_err(|error| format!("{error:#}"))
     });
     let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
     let mut measured =
-        Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
-    let server = server.map(Server::end);
+        Coordinator::start(plan, shared.clone(), &cpus, &mut started, progress)?.run()?;
+    let said = started.end();
     let address = shared.addresses_in_use();
     let CompressionTally { answer, compressed_on_send, .. } = measured.tally.compression;
     let agreed = answer.flatten().filter(|_| compressed_on_send > 0);
     let compress_ns = compressed::ns_per_message(&plan.load, &shared.content, agreed);
-    let context = Context { plan, start, cpus: &cpus, server, address, compress_ns, clock };
+    let context = Context { plan, start, cpus: &cpus, said, address, compress_ns, clock };
     let run = assemble(context, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds =

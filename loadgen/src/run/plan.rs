@@ -15,9 +15,9 @@ use crate::format::count;
 use crate::load::{Deflate, Load, Mask, Transport};
 use crate::result::{Scenario, Setting};
 use crate::target::opening::HandshakeRequest;
-use crate::target::spawn::Spawn;
+use crate::target::spawn::{SERVER_PLACEHOLDER, Spawn};
 use crate::target::trust::Trust;
-use crate::target::url::{Port, Url};
+use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 /// Longest message, bytes: a turn's output must fit in memory several times over.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -85,6 +85,8 @@ pub struct Target {
     pub trust: Trust,
     /// The server to start for this run and to end with it.
     pub spawn: Option<Spawn>,
+    /// The proxy to start before that server: the generator connects to the proxy.
+    pub via: Option<Spawn>,
     /// Longest time until a started server accepts.
     pub start_timeout: Duration,
     /// Settings of the server, where the caller knows them: only recorded.
@@ -188,6 +190,7 @@ impl Plan {
         self.check_transport()?;
         self.check_compression()?;
         self.check_shard()?;
+        self.check_proxy()?;
         self.check_sums()
     }
 
@@ -214,6 +217,27 @@ impl Plan {
             require(shard.part(all) > 0, reason)?;
         }
         Ok(())
+    }
+
+    /// Checks that the server gets a port of its own, and that the proxy finds it.
+    fn check_proxy(&self) -> Result<(), PlanError> {
+        let Target { url, spawn, via: Some(via), .. } = &self.target else { return Ok(()) };
+        let Some(server) = spawn else {
+            return require(false, "--via needs --spawn: the proxy is between the two");
+        };
+        require(
+            server.names(PORT_PLACEHOLDER),
+            "--via needs {port} in the command of the server: the URL is that of the proxy",
+        )?;
+        require(
+            via.names(SERVER_PLACEHOLDER),
+            "--via needs {server} in its command, which becomes HOST:PORT of the server",
+        )?;
+        require(
+            url.port != Port::Chosen || via.names(PORT_PLACEHOLDER),
+            "--via needs {port} in its command, which becomes the port to listen on, or the URL \
+             needs the port that the proxy listens on",
+        )
     }
 
     /// Checks what needs frames or messages, and that the opening handshake can be written.
@@ -317,6 +341,11 @@ impl Plan {
         u64::from(self.own_connections()) + u64::from(idle)
     }
 
+    /// Returns the processors of the proxy; none where it may use any.
+    pub(crate) fn proxy_cpus(&self) -> &[usize] {
+        self.target.via.as_ref().map(|via| via.cpus.as_slice()).unwrap_or_default()
+    }
+
     /// Returns the processors of a server that the run starts; none where it may use any.
     pub(crate) fn server_cpus(&self) -> &[usize] {
         self.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default()
@@ -328,6 +357,7 @@ impl Plan {
             engine: Some(self.placement.engine.name().to_owned()),
             threads: Some(self.placement.threads),
             congestion: self.placement.congestion.as_ref().map(ToString::to_string),
+            proxy: None,
         };
         Scenario::new(&self.scenario, self.load.clone(), generator, self.target.known.clone())
     }
@@ -355,6 +385,7 @@ impl Target {
             headers: Vec::new(),
             trust: Trust::default(),
             spawn: None,
+            via: None,
             start_timeout: Duration::from_secs(20),
             known: Setting::default(),
         }

@@ -317,7 +317,24 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use engine::EngineKind;
+
     use super::*;
+
+    #[test]
+    fn gauges_of_two_workers_share_no_cache_line() {
+        let url = "ws://127.0.0.1:9001/".parse().expect("url");
+        let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.placement.threads = 16);
+        let shared = Shared::new(&plan, vec!["127.0.0.1:9001".parse().expect("an address")]);
+        let places: Vec<usize> =
+            shared.gauges.iter().map(|gauges| std::ptr::from_ref(gauges).addr()).collect();
+        assert!(places.iter().all(|place| place.is_multiple_of(128)), "{places:x?}");
+        assert!(places.windows(2).all(|pair| pair[1] - pair[0] == size_of::<Gauges>()));
+        assert!(size_of::<Gauges>().is_multiple_of(128));
+        // What all workers read in each turn lies apart from what one of them writes.
+        let window = std::ptr::from_ref(&shared.window).addr();
+        assert!(places.iter().all(|place| place.abs_diff(window) >= 128));
+    }
 
     #[test]
     fn the_window_contains_its_start_but_not_its_end() {

@@ -104,8 +104,10 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
             format!("the generator's counts do not add up ({imbalance}); please report this");
         verdict.doubt(InvalidKind::Imbalance, reason);
     }
-    if let Some(server) = &measured.server {
-        accounts(&server.cpu, &mut verdict);
+    for (who, cost) in [("server", measured.server), ("proxy", measured.proxy)] {
+        if let Some(cost) = cost {
+            accounts(who, &cost.cpu, &mut verdict);
+        }
     }
     verdict
 }
@@ -310,13 +312,16 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let window_ns = measured.window.as_nanos() as f64;
     let generator =
         format!("a thread of the generator was busy {:.0} % of the window", busy * 100.0);
-    match measured.server.map(|server| server.cpu.busiest_ns as f64 / window_ns.max(1.0)) {
-        Some(server) if server < IDLE => verdict.doubt(InvalidKind::BusyGenerator, format!(
-            "the generator was the limit: {generator}, the server's busiest thread {:.0} %: more threads (-t)",
-            server * 100.0
+    let behind = [("server", measured.server), ("proxy", measured.proxy)];
+    let busiest = behind.into_iter().filter_map(|(who, cost)| Some((who, cost?.cpu.busiest_ns)));
+    let busiest = busiest.max_by_key(|&(_, busiest_ns)| busiest_ns);
+    match busiest.map(|(who, busiest_ns)| (who, busiest_ns as f64 / window_ns.max(1.0))) {
+        Some((who, share)) if share < IDLE => verdict.doubt(InvalidKind::BusyGenerator, format!(
+            "the generator was the limit: {generator}, the {who}'s busiest thread {:.0} %: more threads (-t)",
+            share * 100.0
         )),
-        Some(_) => verdict.notes.push(format!(
-            "{generator}, and so was one of the server's: the rate is that of the pair, more threads (-t) would tell"
+        Some((who, _)) => verdict.notes.push(format!(
+            "{generator}, and so was one of the {who}'s: the rate is that of the pair, more threads (-t) would tell"
         )),
         None => verdict
             .notes
@@ -324,21 +329,20 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
-/// Notes where the kernel's accounts of the server's CPU time are in doubt.
-fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
+/// Notes where the kernel's accounts of the CPU time of server or proxy are in doubt.
+fn accounts(who: &str, spent: &CpuSpent, verdict: &mut Verdict) {
     if let Some(ticks_ns) = spent.other_total_ns {
         let (used, ticks) = (spent.total_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
         verdict.notes.push(format!(
-            "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
+            "the {who}'s CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
              explain: one of them does not know all of its processes; its cost is from the first"
         ));
     }
     if spent.is_incomplete {
-        verdict.notes.push(
-            "processes of the server ended and nobody waited for them (SIGCHLD ignored?): part of their cost is missing, unless \
-             the server may have a control group of its own"
-                .to_owned(),
-        );
+        verdict.notes.push(format!(
+            "processes of the {who} ended and nobody waited for them (SIGCHLD ignored?): part of \
+             their cost is missing, unless the {who} may have a control group of its own"
+        ));
     }
 }
 
@@ -421,6 +425,7 @@ mod tests {
                 before: memory,
                 after: memory,
             }),
+            proxy: None,
         }
     }
 

@@ -38,10 +38,12 @@ impl WorkerThread {
     ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
-        let client = Client::new(shared.clone(), index, reports.clone());
         let config = config(plan, shared.shard(index).count() + shared.idle_shard(index).count());
         let (tls, kind, reports) = (shared.tls.clone(), plan.placement.engine, reports.clone());
+        let shared = shared.clone();
         let work = move || {
+            // Made in its thread, so that its memory shares no cache line with that of another.
+            let client = Client::new(shared, index, reports.clone());
             let (client, ran) = work(client, tls, kind, &config, inbox, cpu);
             let counters = ran.unwrap_or_else(|error| {
                 // Without a receiver of the report, the run has failed for another reason.

@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::{ATTEMPTS, Finding, SelfcheckError, Spread, latencies, nanos, spread};
 use crate::result::Latency;
 use crate::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
-use crate::target::spawn::{Server, Spawn};
+use crate::target::spawn::{Role, Server, Spawn};
 
 #[derive(Clone, Debug)]
 pub(crate) struct StallCheck {
@@ -122,6 +122,7 @@ impl StallCheck {
         let plan = self.plan().with(|plan| plan.load.max_outstanding = 1);
         let mut wait = || !progress.interrupted();
         let server = Server::start(
+            Role::Server,
             &self.server,
             &plan.target.url,
             &mut at,

@@ -14,9 +14,10 @@ use super::documents::{commands, documents, root};
 use super::{Scratch, loadgen, text};
 
 /// Commands that are not run here, by their beginning, and the reason.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("duel ", "loadgen/tests/run/duel.rs runs it"),
     ("aa ", "loadgen/tests/run/duel.rs runs it"),
+    ("run ws://127.0.0.1:{port}/ --via ", "needs a proxy; loadgen/tests/run/via.rs has some"),
     ("proof ", "takes a minute in a debug build; duel.rs runs it"),
     ("history ", "needs a git checkout; stored.rs runs it"),
     ("compare HEAD~1 HEAD", "needs a session of each commit; stored.rs compares"),

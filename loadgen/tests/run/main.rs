@@ -16,6 +16,7 @@ mod openings;
 mod shapes;
 mod spawn;
 mod tls;
+mod via;
 
 use std::time::Duration;
 

@@ -18,14 +18,14 @@ use super::command::{
 };
 
 /// CPU time that the server burns for each message.
-const BURN: Duration = Duration::from_millis(5);
+pub(super) const SERVER_BURNS: Duration = Duration::from_millis(5);
 /// Messages of a run: the window ends with the last echo.
-const MESSAGES: &str = "200";
+pub(super) const MESSAGES: &str = "200";
 const MESSAGE_BYTES: usize = 16;
 /// Environment variable with the way of working for the server that this test program becomes.
 const WORK: &str = "SPARRING_TEST_WORK";
 
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     shlex::try_quote(word).expect("no NUL").into_owned()
 }
 
@@ -84,29 +84,34 @@ fn echo(mut connection: TcpStream, thread_per_message: bool) {
     let mut message = [0; MESSAGE_BYTES];
     while connection.read_exact(&mut message).is_ok() {
         if thread_per_message {
-            thread::spawn(burn).join().expect("no panic");
+            thread::spawn(|| burn(SERVER_BURNS)).join().expect("no panic");
         } else {
-            burn();
+            burn(SERVER_BURNS);
         }
         connection.write_all(&message).expect("the generator reads");
     }
 }
 
-fn burn() {
+pub(super) fn burn(work: Duration) {
     let now = || {
         let time = clock_gettime(ClockId::ThreadCPUTime);
         Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
     };
-    let end = now() + BURN;
+    let end = now() + work;
     while now() < end {}
+}
+
+/// Returns the command of a server that works in this way, for --spawn.
+pub(super) fn serving_with_work(way: &str) -> String {
+    let this = quoted(std::env::current_exe().expect("this program").to_str().expect("UTF-8"));
+    format!(
+        "env '{WORK}={{port}} {way}' {this} --exact spawn::serve_with_work --ignored --nocapture"
+    )
 }
 
 /// Returns the arguments of a run against a server that works in this way.
 fn work(way: &str) -> Vec<String> {
-    let this = quoted(std::env::current_exe().expect("this program").to_str().expect("UTF-8"));
-    let server = format!(
-        "env '{WORK}={{port}} {way}' {this} --exact spawn::serve_with_work --ignored --nocapture"
-    );
+    let server = serving_with_work(way);
     let words =
         ["run", "tcp://127.0.0.1:{port}", "-c", "2", "-s", "16", "-w", "0", "--engine", "epoll"];
     let more = ["-n", MESSAGES, "--json", "-", "--allow-invalid", "--spawn", &server];
@@ -118,7 +123,7 @@ fn assert_costs_its_work(way: &str, output: &Output) -> Server {
     assert_eq!(output.status.code(), Some(0), "{way}: {}", text(&output.stderr));
     let run = document(output).runs.remove(0);
     let server = run.server.expect("its cost");
-    let share = server.cpu_ns_per_message / BURN.as_nanos() as f64;
+    let share = server.cpu_ns_per_message / SERVER_BURNS.as_nanos() as f64;
     // The documented bound is a tenth: at the borders of the window a part of a message is missing.
     assert!((0.9..1.1).contains(&share), "{way}: {share} of the work, by {:?}", server.cost_source);
     assert!(

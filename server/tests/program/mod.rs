@@ -79,14 +79,26 @@ impl Program {
 
     /// Starts with the standard error in `log`.
     pub fn start_logging(listen: &[&str], arguments: &[&str], log: impl Into<Stdio>) -> Self {
-        let mut child = command(&[listen, arguments].concat())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
+        let mut command = command(&[listen, arguments].concat());
+        command.stderr(log);
+        Self::start_command(command, listen.len() / 2)
+    }
+
+    /// Starts on a free port with this hard limit on open files.
+    pub fn start_limited(files: u32, arguments: &[&str]) -> Self {
+        let server = command(&[&["--listen", "127.0.0.1:0"], arguments].concat());
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        limited.args(["-c", &script, "sh"]).arg(server.get_program()).args(server.get_args());
+        limited.stdin(Stdio::null()).stderr(Stdio::null());
+        Self::start_command(limited, 1)
+    }
+
+    /// Starts and waits for `wanted` lines.
+    fn start_command(mut command: Command, wanted: usize) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, receiver) = mpsc::channel();
-        let wanted = listen.len() / 2;
         // The reader is a thread of its own, since a pipe has no timeout.
         thread::spawn(move || {
             let lines: Vec<String> = (0..wanted).map(|_| line(&mut stdout)).collect();
@@ -96,7 +108,7 @@ impl Program {
             Ok((lines, stdout)) => Self { child, stdout: Some(stdout), lines },
             Err(_) => {
                 let _ = child.kill();
-                panic!("no `listening on` line: {arguments:?}");
+                panic!("no `listening on` line: {command:?}");
             }
         }
     }

@@ -38,6 +38,13 @@ pub(crate) fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
     Some(as_factor(signed_rank::estimate(&logs, CONFIDENCE)?))
 }
 
+/// The difference between pairs `(before, after)`: estimate and interval of `after - before`, and
+/// the p-value of "no change".
+pub(crate) fn difference_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
+    let differences: Vec<f64> = pairs.iter().map(|(before, after)| after - before).collect();
+    signed_rank::estimate(&differences, CONFIDENCE)
+}
+
 /// The factor between two samples that were not paired, as [`ratio_of_pairs`].
 pub(crate) fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
     let logs = |sample: &[f64]| {

@@ -8,6 +8,7 @@ pub(crate) mod list;
 pub(crate) mod notes;
 mod peers;
 pub(crate) mod proof;
+pub(crate) mod proxied;
 mod run;
 pub(crate) mod selfcheck;
 pub(crate) mod sessions;

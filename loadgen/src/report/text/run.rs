@@ -140,6 +140,7 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
     fields
         .extend(run.server.as_ref().map(|server| Field::new("server", server_cost(load, server))));
     fields.extend(run.server.as_ref().and_then(counters));
+    fields.extend(run.proxy.as_ref().map(|proxy| Field::new("proxy", server_cost(load, proxy))));
     fields.push(Field::new("generator", generator(load, run)));
     fields
 }
@@ -461,6 +462,17 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_proxy_has_a_line_of_its_own() {
+        let mut document = example::document();
+        document.runs.truncate(1);
+        let proxy = Server { cpu_ns_per_message: 9_870.0, ..Server::default() };
+        document.runs[0].proxy = Some(proxy);
+        let text = super::run(&document, &[]).render(Format::Terminal { width: 80 });
+        assert!(text.contains("\n  server     4.00 us CPU per message"), "{text}");
+        assert!(text.contains("\n  proxy      9.87 us CPU per message"), "{text}");
     }
 
     #[test]

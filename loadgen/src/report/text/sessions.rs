@@ -1,7 +1,7 @@
 //! A session as the command that made it shows it, and what is known of it beside its figures.
 
 use super::notes::notes;
-use super::{comparison, peers, run, side_by_side, summary};
+use super::{comparison, peers, proxied, run, side_by_side, summary};
 use crate::compare::Conclusion;
 use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
@@ -20,14 +20,15 @@ pub(crate) fn session(document: &Document, comparison: Option<&Conclusion>) -> B
     }
     match document.show() {
         Presentation::Verdict => {
-            comparison.map(comparison::comparison).unwrap_or_default().notes(notes(document))
+            let compared = comparison.map(comparison::comparison).unwrap_or_default();
+            compared.notes(notes(document)).then(proxied::proxied(document))
         }
         Presentation::Noise => noise(document).notes(notes(document)),
         Presentation::Figures | Presentation::Correctness => summary::summary(document),
         Presentation::Peers => {
             peers::each(document).title("all of them").then(peers::over_all(document))
         }
-        Presentation::Arms => side_by_side::side_by_side(document),
+        Presentation::Arms => side_by_side::side_by_side(document).then(proxied::proxied(document)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server that a run starts and ends: `--spawn`.
+//! The server that a run starts and ends (`--spawn`), and the proxy before it (`--via`).
 //!
 //! The command is split into words as in a shell and runs without one, in its own process group. A
 //! process of this program stands between us and the server (see `supervisor`). It ends the whole
@@ -8,6 +8,7 @@
 mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -45,6 +46,8 @@ const PROBE_TIME: Duration = Duration::from_millis(500);
 const KEPT_LINES: usize = 8;
 /// Attempts to find a port for `{port}`, which another process may take first.
 const PORT_ATTEMPTS: usize = 5;
+/// Placeholder of the server's HOST:PORT, in the command of a proxy.
+pub(crate) const SERVER_PLACEHOLDER: &str = "{server}";
 
 /// A server to start. Only the load generator's own binary can: it has the subcommand `GUARD`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +58,36 @@ pub struct Spawn {
     pub cpus: Vec<usize>,
 }
 
-/// Reason why a server could not be started.
+/// Part that a started program has in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The server, to which the generator connects.
+    Server,
+    /// The server behind a proxy, which may end TLS before it.
+    ServerBehind,
+    /// The proxy, to which the generator connects.
+    Proxy,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Proxy { "proxy" } else { "server" })
+    }
+}
+
+impl Role {
+    /// Returns the flag that has the command.
+    pub(crate) fn flag(self) -> &'static str {
+        if self == Self::Proxy { "--via" } else { "--spawn" }
+    }
+}
+
+/// Reason why a server or a proxy could not be started.
 #[derive(Debug, Error)]
 pub enum SpawnError {
     /// Not a command line.
-    #[error("--spawn `{0}` is no command: it is empty, or a quote is not closed")]
-    Command(String),
+    #[error("{flag} `{1}` is no command: it is empty, or a quote is not closed", flag = .0.flag())]
+    Command(Role, String),
     /// No free port for `{port}` at this address, with the error of bind(2).
     #[error("no free port at {0} for {PORT_PLACEHOLDER}: {1}")]
     NoPort(IpAddr, io::Error),
@@ -70,11 +97,13 @@ pub enum SpawnError {
     )]
     Taken(SocketAddr),
     /// The guard could not be started.
-    #[error("cannot start the server: {0}")]
-    Start(io::Error),
-    /// The server ended before it listened.
-    #[error("the server ended before it accepted connections ({status}){said}")]
+    #[error("cannot start the {0}: {1}")]
+    Start(Role, io::Error),
+    /// It ended before it listened.
+    #[error("the {role} ended before it accepted connections ({status}){said}")]
     Ended {
+        /// Its part in the run.
+        role: Role,
         /// Its exit status.
         status: ExitStatus,
         /// Its last lines on standard error.
@@ -82,11 +111,13 @@ pub enum SpawnError {
         /// True if another process had taken its port.
         port_in_use: bool,
     },
-    /// The server listens nowhere, or not where it was expected.
+    /// It listens nowhere, or not where it was expected.
     #[error(
-        "the server does not accept at {at} after {after:?} (--spawn-timeout): does its command listen there?{said}"
+        "the {role} does not accept at {at} after {after:?} (--spawn-timeout): does its command listen there?{said}"
     )]
     NotListening {
+        /// Its part in the run.
+        role: Role,
         /// Time that it had.
         after: Duration,
         /// The expected address.
@@ -94,11 +125,11 @@ pub enum SpawnError {
         /// Its last lines on standard error.
         said: String,
     },
-    /// Another process listens at the address; with the server's last lines on standard error.
+    /// Another process listens at the address; with the program's last lines on standard error.
     #[error(
-        "the socket listening at {0} does not belong to the server that was started: another process has the port{1}"
+        "the socket listening at {1} does not belong to the {0} that was started: another process has the port{2}"
     )]
-    NotOurs(SocketAddr, String),
+    NotOurs(Role, SocketAddr, String),
     /// The user did not want to wait for the server.
     #[error("interrupted while the server was starting")]
     Interrupted,
@@ -113,11 +144,22 @@ impl SpawnError {
 
 impl Spawn {
     /// Splits `command` into words as a POSIX shell would.
-    pub(crate) fn parse(command: &str) -> Result<Self, SpawnError> {
+    pub(crate) fn parse(role: Role, command: &str) -> Result<Self, SpawnError> {
         match shlex::split(command) {
             Some(words) if !words.is_empty() => Ok(Self { command: words, cpus: Vec::new() }),
-            _ => Err(SpawnError::Command(command.to_owned())),
+            _ => Err(SpawnError::Command(role, command.to_owned())),
         }
+    }
+
+    /// Returns the command of a proxy with the server's HOST:PORT in it.
+    pub(crate) fn before(&self, server: &str) -> Self {
+        let words = self.command.iter().map(|word| word.replace(SERVER_PLACEHOLDER, server));
+        Self { command: words.collect(), cpus: self.cpus.clone() }
+    }
+
+    /// Returns true if a word has the placeholder.
+    pub(crate) fn names(&self, placeholder: &str) -> bool {
+        self.command.iter().any(|word| word.contains(placeholder))
     }
 
     fn words(&self, port: u16) -> impl Iterator<Item = String> + '_ {
@@ -152,9 +194,10 @@ fn free_port(addresses: &[SocketAddr]) -> Result<u16, SpawnError> {
     Err(failed)
 }
 
-/// Server that we started. Dropping it ends all of its processes.
+/// Server or proxy that we started. Dropping it ends all of its processes.
 #[derive(Debug)]
 pub(crate) struct Server {
+    role: Role,
     supervisor: Child,
     control: BufReader<UnixStream>,
     /// Its first process, which is also the leader of its process group.
@@ -226,6 +269,7 @@ impl Server {
     /// another process takes it before the server does. The function calls `wait` repeatedly to ask
     /// whether to continue. Nothing is left running where the function fails.
     pub(crate) fn start(
+        role: Role,
         spawn: &Spawn,
         url: &Url,
         addresses: &mut [SocketAddr],
@@ -240,7 +284,7 @@ impl Server {
                 addresses.iter_mut().for_each(|address| address.set_port(port));
             }
             let url = url.with_port(addresses[0].port());
-            match Self::start_at(spawn, &url, addresses, timeout, wait) {
+            match Self::start_at(role, spawn, &url, addresses, timeout, wait) {
                 Err(error) if is_chosen && error.is_port_race() && attempts.next().is_some() => {}
                 started => return started,
             }
@@ -248,6 +292,7 @@ impl Server {
     }
 
     fn start_at(
+        role: Role,
         spawn: &Spawn,
         url: &Url,
         addresses: &[SocketAddr],
@@ -258,17 +303,20 @@ impl Server {
         if !procfs::listeners_at(addresses).is_empty() {
             return Err(SpawnError::Taken(at));
         }
-        let mut server = Self::launch(spawn, at.port()).map_err(SpawnError::Start)?;
+        let launched = Self::launch(role, spawn, at.port());
+        let mut server = launched.map_err(|error| SpawnError::Start(role, error))?;
         let began = Instant::now();
         while !server.is_ready(url, addresses)? {
             if let Some(status) = server.exit_status() {
                 server.wait_for_output();
                 let port_in_use =
                     lock(&server.output).port_in_use || !procfs::listeners_at(addresses).is_empty();
-                return Err(SpawnError::Ended { status, said: server.stderr_tail(), port_in_use });
+                let said = server.stderr_tail();
+                return Err(SpawnError::Ended { role, status, said, port_in_use });
             }
             if began.elapsed() > timeout {
                 return Err(SpawnError::NotListening {
+                    role,
                     at,
                     after: timeout,
                     said: server.stderr_tail(),
@@ -282,7 +330,7 @@ impl Server {
         Ok(server)
     }
 
-    fn launch(spawn: &Spawn, port: u16) -> io::Result<Self> {
+    fn launch(role: Role, spawn: &Spawn, port: u16) -> io::Result<Self> {
         let cpus = spawn.cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let (control, other_end) = UnixStream::pair()?;
         let mut supervisor = Command::new(MYSELF)
@@ -301,7 +349,7 @@ impl Server {
         }
         let mut control = BufReader::new(control);
         let (leader, cgroup) = read_started(&mut control)?;
-        Ok(Self { supervisor, control, leader, cgroup, output, status: None })
+        Ok(Self { role, supervisor, control, leader, cgroup, output, status: None })
     }
 
     fn is_ready(&self, url: &Url, addresses: &[SocketAddr]) -> Result<bool, SpawnError> {
@@ -315,13 +363,26 @@ impl Server {
             return Ok(false);
         }
         match owner() {
-            Owner::Server => Ok(says_so || addresses.iter().any(|&at| answers(url, at))),
+            Owner::Server => Ok(says_so || self.answers(url, addresses)),
             // A server that goes into the background passes its sockets on to a new process.
             Owner::Stranger if owner() == Owner::Stranger => {
-                Err(SpawnError::NotOurs(addresses[0], self.stderr_tail()))
+                Err(SpawnError::NotOurs(self.role, addresses[0], self.stderr_tail()))
             }
             Owner::Gone | Owner::Stranger => Ok(false),
         }
+    }
+
+    /// Returns true if it answers at one of the addresses. A server behind a proxy may answer over
+    /// TLS or without it.
+    fn answers(&self, url: &Url, addresses: &[SocketAddr]) -> bool {
+        let plain = Url { transport: Transport::Ws, ..url.clone() };
+        let is_either = self.role == Role::ServerBehind && url.transport == Transport::Wss;
+        addresses.iter().any(|&at| answers(url, at) || is_either && answers(&plain, at))
+    }
+
+    /// Returns its part in the run.
+    pub(crate) fn role(&self) -> Role {
+        self.role
     }
 
     /// Returns its processes: those of its group, and all other descendants of its command.
@@ -554,12 +615,23 @@ mod tests {
 
     #[test]
     fn commands_are_split_as_a_shell_would() {
-        let spawn =
-            Spawn::parse("server --listen 127.0.0.1:{port} --name 'a b'").expect("a command");
+        let parse = |command| Spawn::parse(Role::Server, command);
+        let spawn = parse("server --listen 127.0.0.1:{port} --name 'a b'").expect("a command");
         let words: Vec<String> = spawn.words(7).collect();
         assert_eq!(words, ["server", "--listen", "127.0.0.1:7", "--name", "a b"]);
-        assert!(matches!(Spawn::parse("  "), Err(SpawnError::Command(_))));
-        assert!(matches!(Spawn::parse("server 'open"), Err(SpawnError::Command(_))));
+        assert!(matches!(parse("  "), Err(SpawnError::Command(..))));
+        assert!(matches!(parse("server 'open"), Err(SpawnError::Command(..))));
+    }
+
+    #[test]
+    fn a_proxy_gets_its_port_and_its_server() {
+        let proxy =
+            Spawn::parse(Role::Proxy, "relay -l {port} --to=tcp://{server}/").expect("fine");
+        assert!(proxy.names(SERVER_PLACEHOLDER) && proxy.names(PORT_PLACEHOLDER));
+        let words: Vec<String> = proxy.before("[::1]:9001").words(7).collect();
+        assert_eq!(words, ["relay", "-l", "7", "--to=tcp://[::1]:9001/"]);
+        let error = Spawn::parse(Role::Proxy, "relay 'open").expect_err("a quote").to_string();
+        assert!(error.starts_with("--via `relay 'open`"), "{error}");
     }
 
     #[test]
