@@ -18,8 +18,10 @@ use bytes::BytesMut;
 use protocol::deflate::{CompressorSettings, Deflater, MIN_DEFLATE_BITS};
 use protocol::handshake::deflate::Parameters;
 
+use super::own::{OwnMessages, Source};
 use super::payload::{Content, MAX_HEAD, Parts, STAMP};
-use crate::load::{Deflate, Load};
+use super::template::{Place, Template};
+use crate::load::Load;
 
 /// Header of a stored block as long as a stamp.
 const STORED: [u8; MAX_HEAD - STAMP] = [0x00, STAMP as u8, 0x00, !(STAMP as u8), 0xff];
@@ -55,6 +57,22 @@ impl Precompressed {
             Bodies { bytes, ends }
         };
         Self { classes: (0..content.lens().count()).map(class).collect() }
+    }
+
+    /// Compresses the user's own messages, which must be the same each time.
+    pub(crate) fn of_own(own: &OwnMessages, settings: CompressorSettings) -> Self {
+        let mut deflater = Deflater::new(settings, false);
+        let (mut bytes, mut ends) = (BytesMut::new(), Vec::new());
+        for text in own.templates().iter().map(Template::literal) {
+            deflater.deflate(text.map(|text| &text[..]).unwrap_or_default(), &mut bytes);
+            ends.push(bytes.len());
+        }
+        Self { classes: vec![Bodies { bytes, ends }] }
+    }
+
+    /// Returns the payload of one of the user's own messages, by its index.
+    pub(crate) fn own_parts(&self, index: usize) -> Parts<'_> {
+        Parts::new(&[], self.classes[0].body(index))
     }
 
     /// Returns the payload of a message.
@@ -100,14 +118,18 @@ impl Compressor {
         sequence: u64,
         scratch: &'a mut Scratch,
     ) -> Parts<'a> {
-        let Scratch { message, deflated } = scratch;
-        let parts = content.parts(connection, sequence);
-        message.clear();
-        message.extend_from_slice(parts.head());
-        message.extend_from_slice(parts.body());
-        deflated.clear();
-        self.deflater.deflate(message, deflated);
-        Parts::new(&[], deflated)
+        let mut message = std::mem::take(&mut scratch.message);
+        let place = Place { connection, sequence, time_ns: 0 };
+        self.deflate(Source::Generated(content).message(place, &mut message), scratch);
+        scratch.message = message;
+        Parts::new(&[], &scratch.deflated)
+    }
+
+    /// Compresses a message into `scratch`. Returns its payload.
+    pub(crate) fn deflate<'a>(&mut self, message: &[u8], scratch: &'a mut Scratch) -> Parts<'a> {
+        scratch.deflated.clear();
+        self.deflater.deflate(message, &mut scratch.deflated);
+        Parts::new(&[], &scratch.deflated)
     }
 }
 
@@ -118,32 +140,31 @@ pub(crate) struct Scratch {
     deflated: BytesMut,
 }
 
-/// Returns true if messages are compressed while they are sent.
-pub(crate) fn compresses_while_sending(load: &Load) -> bool {
-    load.deflate == Deflate::Takeover
-}
-
 /// Returns the time that compressing a message takes, where that is done while sending. It is
 /// measured apart from the run, because a clock read for each message would disturb it.
 pub(crate) fn ns_per_message(
     load: &Load,
-    content: &Content,
+    source: Source<'_>,
     agreed: Option<Parameters>,
 ) -> Option<f64> {
     let agreed = agreed.filter(|agreed| agreed.client_max_window_bits >= MIN_DEFLATE_BITS)?;
-    if !compresses_while_sending(load) {
+    if !load.compresses_while_sending() {
         return None;
     }
     let settings = load.compressor(agreed.client_max_window_bits);
     let mut compressor = Compressor::new(settings, !agreed.client_no_context_takeover);
-    let (mut scratch, mut count) = (Scratch::default(), 0);
+    let (mut scratch, mut message, mut count) = (Scratch::default(), Vec::new(), 0);
+    let mut compress = |sequence| {
+        let place = Place { sequence, ..Place::default() };
+        compressor.deflate(source.message(place, &mut message), &mut scratch);
+    };
     // The first message fills caches and has no context.
-    compressor.parts(content, 0, 0, &mut scratch);
+    compress(0);
     let began = Instant::now();
     while count == 0 || count < SAMPLES && began.elapsed() < SAMPLE {
         // The clock is read once for eight messages.
         for sequence in count..count + 8 {
-            compressor.parts(content, 0, 1 + sequence, &mut scratch);
+            compress(1 + sequence);
         }
         count += 8;
     }
@@ -156,7 +177,7 @@ mod tests {
     use protocol::{Limits, MessageKind};
 
     use super::*;
-    use crate::load::Payload;
+    use crate::load::{Deflate, Payload};
 
     const PAYLOADS: [Payload; 4] =
         [Payload::Binary, Payload::TextAscii, Payload::TextMixed, Payload::TextJson];
@@ -234,7 +255,7 @@ mod tests {
         };
         let ns = |deflate, agreed| {
             let load = Load { deflate, message_bytes: 1024.into(), ..Load::default() };
-            ns_per_message(&load, &Content::of(&load), agreed)
+            ns_per_message(&load, Source::Generated(&Content::of(&load)), agreed)
         };
         assert!(ns(Deflate::Takeover, Some(agreed)).is_some_and(|ns| ns > 100.0));
         assert_eq!(ns(Deflate::On, Some(agreed)), None);

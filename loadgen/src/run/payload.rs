@@ -58,7 +58,8 @@ struct Class {
 impl Content {
     /// Creates the contents of a load's messages.
     pub(crate) fn of(load: &Load) -> Self {
-        let sizes = load.message_bytes.weighted();
+        // The user's own messages take their place.
+        let sizes = if load.has_own_messages() { &[(0, 1)] } else { load.message_bytes.weighted() };
         let bits = |body_len: usize| match load.deflate {
             Deflate::Off => LINES_BITS,
             Deflate::On => {

@@ -3,19 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::Nanos;
 use engine::tls::TlsSettings;
 use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 
+use super::answers::Rules;
 use super::compressed::Precompressed;
 use super::error::{Opened, RunError};
+use super::first_messages::FirstMessages;
+use super::own::{OwnMessages, Source};
 use super::payload::Content;
-use super::plan::Plan;
+use super::plan::{Plan, PlanError};
 use super::process_shard::ProcessShard;
 use super::schedule::Shard;
 use super::tally::Interval;
-use crate::load::{Deflate, Load};
+use crate::load::{Deflate, Load, Match};
 use crate::target::opening::HandshakeRequest;
 use crate::target::url::Url;
 
@@ -195,6 +199,12 @@ pub(crate) struct Shared {
     pub(crate) url: Url,
     pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
+    /// The user's own messages, in place of those.
+    pub(crate) own: Option<OwnMessages>,
+    /// Messages before the load of each connection.
+    pub(crate) first_messages: Option<FirstMessages>,
+    /// Time from 1970 to the beginning of the engines' clock, in nanoseconds.
+    pub(crate) epoch_ns: u64,
     /// Compressed bodies for each window that can be negotiated, from the smallest to the largest.
     /// A window that the server chose is compressed for when the first connection gets it.
     pub(super) precompressed: [OnceLock<Precompressed>; WINDOWS],
@@ -207,7 +217,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
-    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<Self, PlanError> {
         let url = plan.target.url.with_port(addresses[0].port());
         let shared = Self {
             load: plan.load.clone(),
@@ -219,23 +229,41 @@ impl Shared {
             request: plan.target.request(&url, &plan.load),
             url,
             content: Content::of(&plan.load),
+            own: OwnMessages::of(&plan.load)?,
+            first_messages: FirstMessages::of(&plan.load)?,
+            epoch_ns: since_1970().saturating_sub(Nanos::monotonic().0),
             precompressed: Default::default(),
             source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
             window: Window::unset(),
             gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
         };
-        if plan.load.deflate == Deflate::On {
+        if plan.load.deflate == Deflate::On && !plan.load.compresses_while_sending() {
             // Nearly always the server agrees to the offered window.
             shared.precompressed(plan.load.deflate_window_bits);
         }
-        shared
+        Ok(shared)
+    }
+
+    /// Returns the rule for answers, and the messages.
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        let source = self.own.as_ref().map_or(Source::Generated(&self.content), Source::Own);
+        Rules { matching: &self.load.matching, source, verify: self.load.verify }
+    }
+
+    /// Returns true if answers are not the plain echoes of generated messages.
+    pub(crate) fn judges_answers(&self) -> bool {
+        self.own.is_some() || self.load.matching != Match::Echo
     }
 
     /// Returns the bodies that are compressed for a window of 9 to 15 bits.
     #[inline]
     pub(crate) fn precompressed(&self, window_bits: u8) -> &Precompressed {
         let set = &self.precompressed[usize::from(window_bits - MIN_DEFLATE_BITS)];
-        set.get_or_init(|| Precompressed::new(&self.content, self.load.compressor(window_bits)))
+        let settings = self.load.compressor(window_bits);
+        set.get_or_init(|| match &self.own {
+            None => Precompressed::new(&self.content, settings),
+            Some(own) => Precompressed::of_own(own, settings),
+        })
     }
 
     pub(crate) fn shard(&self, worker: usize) -> Shard {
@@ -308,6 +336,12 @@ impl Shared {
     pub(crate) fn any_failing(&self) -> Option<(Nanos, String)> {
         self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
     }
+}
+
+/// Returns the time of the system's clock.
+fn since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -6,13 +6,15 @@
 
 use engine::{Nanos, Output, Worker};
 use protocol::deflate::{History, Inflater, MIN_DEFLATE_BITS};
+use protocol::frame::RSV1;
 use protocol::handshake::deflate::Parameters;
 use protocol::{Limits, MessageKind, ProtocolError};
 
 use super::super::check::{Judged, PartialEcho};
-use super::super::compressed::{Compressor, Scratch, compresses_while_sending};
+use super::super::compressed::{Compressor, Scratch};
 use super::super::ledger::Ledger;
 use super::super::outgoing::Outgoing;
+use super::super::payload::Parts;
 use super::super::shared::Shared;
 use super::super::tally::CompressionTally;
 use super::Client;
@@ -77,7 +79,7 @@ impl Compression {
                 inflaters: Vec::new(),
                 inflated: vec![0; STEP].into(),
                 scratch: Scratch::default(),
-                is_slow: compresses_while_sending(&shared.load),
+                is_slow: shared.load.compresses_while_sending(),
                 entered: Vec::new(),
             })
         })
@@ -142,12 +144,52 @@ impl Compression {
                 }
                 Encoder::Plain => break,
             };
-            outgoing.send_compressed(content.kind(), &parts, out);
-            tally.sent.messages += 1;
-            tally.sent.payload_bytes += parts.len() as u64;
-            tally.sent.message_bytes += content.len_of(connection, sequence) as u64;
+            outgoing.send_payload(content.kind(), &parts, RSV1, out);
+            tally.has_sent(parts.len(), content.len_of(connection, sequence));
         }
         sequences.start
+    }
+
+    /// Returns the compressed payload of one of the user's own messages, by its index; `None` where
+    /// the connection sends without compression.
+    pub(super) fn own_parts<'a>(
+        &'a mut self,
+        shared: &'a Shared,
+        link: u32,
+        index: usize,
+        message: &[u8],
+    ) -> Option<Parts<'a>> {
+        let Self { links, scratch, .. } = self;
+        match &mut links[link as usize].encoder {
+            Encoder::Plain => None,
+            Encoder::Before(bits) => Some(shared.precompressed(*bits).own_parts(index)),
+            Encoder::Now(compressor) => Some(compressor.deflate(message, scratch)),
+        }
+    }
+
+    /// Appends a piece of a compressed message to `message`, inflated.
+    pub(super) fn inflate_whole(
+        &mut self,
+        limits: &Limits,
+        link: u32,
+        (first, last): (bool, bool),
+        piece: &[u8],
+        message: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let link = link as usize;
+        if first {
+            self.inflaters.extend(self.links[link].echo.take_inflater());
+            self.links[link].echo = self.inflating(link);
+        }
+        let LinkCompression { echo, history, .. } = &mut self.links[link];
+        let CompressedEcho::Inflating(inflater) = echo else { return Ok(()) };
+        let (scratch, history) = (&mut self.inflated, history.as_deref_mut());
+        let take = |inflated: &[u8]| message.extend_from_slice(inflated);
+        inflater.inflate_all(limits, piece, last, scratch, history, take)?;
+        if last {
+            self.inflaters.extend(self.links[link].echo.take_inflater());
+        }
+        Ok(())
     }
 
     /// Takes a piece of a compressed echo. Returns the judgement at its end.
