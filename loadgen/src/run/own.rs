@@ -230,7 +230,7 @@ pub(crate) mod tests {
         let sent: Vec<String> = (0..5).map(|sequence| message(&own, 7, sequence)).collect();
         assert_eq!(sent, ["a", "b", "c{seq}", "a", "b"]);
         let random = of(&Load { payload_order: PayloadOrder::Random, ..load.clone() });
-        let count = |line| (0..3000).filter(|&n| message(&random, 7, n) == line).count();
+        let count = |line: &&str| (0..3000).filter(|&n| message(&random, 7, n) == *line).count();
         assert!(["a", "b", "c{seq}"].iter().all(|line| (900..1100).contains(&count(line))));
         let sequence = |seed, connection| {
             let load = Load { payload_order: PayloadOrder::Random, seed, ..load.clone() };
