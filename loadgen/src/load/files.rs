@@ -1,4 +1,4 @@
-//! What the user sends in place of generated messages: files, and a first message.
+//! The user's own messages, in place of generated ones: files, and a first message.
 
 use std::fmt;
 use std::fs::File;

@@ -116,10 +116,11 @@ impl Rules<'_> {
             Match::Prefix => |message, answer| answer.starts_with(message),
             Match::Contains => contains,
         };
-        let oldest = ledger.oldest_or_next();
-        let recent = (sent.begin.max(oldest.saturating_sub(RECENT))..oldest).rev();
+        let first = sent.begin.max(ledger.oldest_or_next().saturating_sub(RECENT));
+        let answered = (first..ledger.next()).rev().filter(|&one| !ledger.is_due(one));
+        let answered = answered.take(MOST_COMPARED);
         let mut compared = None;
-        for sequence in ledger.due().take(MOST_COMPARED).chain(held).chain(recent) {
+        for sequence in ledger.due().take(MOST_COMPARED).chain(held).chain(answered) {
             let time_ns = match self.source.has_time() {
                 false => 0,
                 true => match sent.time(sequence) {
@@ -462,7 +463,9 @@ mod tests {
         let source = Source::Generated(&content);
         let rules = Rules { matching: &Match::Contains, source, verify: true };
         let mut ledger = Ledger::closed(2);
-        (0..2).for_each(|_| drop(ledger.send(Times { due: Nanos(0), sent: Nanos(0) })));
+        for _ in 0..2 {
+            ledger.send(Times { due: Nanos(0), sent: Nanos(0) });
+        }
         let (place, mut scratch) = (Bench::place(1), Vec::new());
         let answer = [b"You said: ", source.message(place, &mut scratch)].concat();
         let of = (3, &Sent::default(), &ledger);

@@ -133,8 +133,8 @@ enum Stage {
         times: OpeningTimes,
         opening: Box<Opening>,
     },
-    /// The first messages are being exchanged since `began`, and so many of the server are still to
-    /// be skipped.
+    /// The first messages are being exchanged since `began`. `to_skip`: messages of the server that
+    /// are still to be skipped.
     FirstMessages {
         began: Nanos,
         to_skip: u32,

@@ -32,6 +32,13 @@ impl Client {
         }
     }
 
+    /// Reads what follows the first messages, unless they have failed.
+    fn read_on(&mut self, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
+        if matches!(self.links[c.link as usize].stage, Stage::Open) {
+            self.read_otherwise(c, bytes, out);
+        }
+    }
+
     /// Reads frames. `DEFLATE`: the load may offer compression. `WHOLE`: messages are assembled, as
     /// first messages are, and answers that are not the echoes of generated messages.
     pub(super) fn read_frames<const DEFLATE: bool, const WHOLE: bool>(
@@ -51,8 +58,8 @@ impl Client {
                         let of = (kind, (first, last), is_compressed);
                         match self.read_piece(c.link, of, &bytes[payload], out) {
                             Ok(true) => continue,
-                            // The first messages are over.
-                            Ok(false) => return self.read_otherwise(c, &mut bytes[at..], out),
+                            // The first messages are over, and perhaps the connection.
+                            Ok(false) => return self.read_on(c, &mut bytes[at..], out),
                             Err(error) => {
                                 c.protocol.fail();
                                 return self.breaks_protocol(c.link, &error, out);
