@@ -226,6 +226,23 @@ mod tests {
     }
 
     #[test]
+    fn files_of_messages_are_read_with_their_scenario() {
+        let own = parse(
+            "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\n\
+             load = { payload_file = \"/no/such/file\", match = \"any\", first_message = \"hi\" }",
+        )
+        .expect("a catalogue");
+        let joined = Catalogue::built_in().clone().joined_with(own.scenarios);
+        let error = joined.expect_err("no such file").to_string();
+        let begin = "the scenario `mine`: `/no/such/file`: cannot open it";
+        assert!(error.starts_with(begin), "{error}");
+        let error = parse(
+            "[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = { payload_lime = \"x\" }",
+        );
+        assert!(error.is_err_and(|error| error.contains("did you mean `payload_lines`")));
+    }
+
+    #[test]
     fn own_scenarios_join_and_replace() {
         let own = parse(
             "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\n\

@@ -131,54 +131,35 @@ impl Client {
         if self.phase == WorkerPhase::Closing && held.is_empty() {
             return Ok(true);
         }
-        if let Some(compression) = &mut self.compression {
-            let tally = &mut self.tally.compression;
-            if !is_compressed {
-                tally.received_uncompressed += u64::from(last);
-            } else {
-                let mut message = std::mem::take(partial);
-                if first {
-                    message = answers.spare.pop().unwrap_or(message);
-                    message.clear();
-                }
-                compression.inflate_whole(
-                    &self.limits,
-                    link,
-                    (first, last),
-                    piece,
-                    &mut message,
-                )?;
+        let tally = &mut self.tally.compression;
+        if !is_compressed {
+            tally.received_uncompressed += u64::from(last && self.compression.is_some());
+            if first && last {
+                return Ok(self.read_message(link, kind, piece, out));
+            }
+        }
+        let mut message = match first {
+            true => answers.spare.pop().unwrap_or_default(),
+            false => std::mem::take(partial),
+        };
+        match &mut self.compression {
+            Some(compression) if is_compressed => {
+                let of = (first, last);
+                compression.inflate_whole(&self.limits, link, of, piece, &mut message)?;
                 tally.received.payload_bytes += piece.len() as u64;
                 if last {
                     tally.received.messages += 1;
                     tally.received.message_bytes += message.len() as u64;
                     tally.inflated += 1;
-                    return Ok(self.read_whole(link, kind, message, out));
                 }
-                self.keep_partial(link, message);
-                return Ok(true);
             }
+            _ => message.extend_from_slice(piece),
         }
-        if first && last {
-            return Ok(self.read_message(link, kind, piece, out));
-        }
-        let mut message = std::mem::take(partial);
-        if first {
-            message = answers.spare.pop().unwrap_or(message);
-            message.clear();
-        }
-        message.extend_from_slice(piece);
         if last {
             return Ok(self.read_whole(link, kind, message, out));
         }
-        self.keep_partial(link, message);
+        *partial = message;
         Ok(true)
-    }
-
-    fn keep_partial(&mut self, link: u32, message: Vec<u8>) {
-        if let Some(answers) = &mut self.answers {
-            answers.links[link as usize].partial = message;
-        }
     }
 
     /// Handles a message that was assembled.
@@ -186,7 +167,7 @@ impl Client {
         &mut self,
         link: u32,
         kind: MessageKind,
-        message: Vec<u8>,
+        mut message: Vec<u8>,
         out: &mut Output<'_>,
     ) -> bool {
         let goes_on = self.read_message(link, kind, &message, out);
@@ -194,6 +175,7 @@ impl Client {
             && answers.spare.len() < SPARE
             && message.capacity() <= SPARE_BYTES
         {
+            message.clear();
             answers.spare.push(message);
         }
         goes_on

@@ -63,12 +63,14 @@ impl Client {
         let state = &mut self.links[link as usize];
         let unwritten = state.unwritten..state.ledger.next();
         let left = if self.is_plain {
-            let connection = self.shard.number(link);
-            self.outgoing.send(&self.shared.content, connection, unwritten.clone(), out)
+            let (content, connection) = (&self.shared.content, self.shard.number(link));
+            state.unwritten = self.outgoing.send(content, connection, unwritten.clone(), out);
+            state.unwritten
         } else {
-            self.write_otherwise(link, unwritten.clone(), out)
+            let left = self.write_otherwise(link, unwritten.clone(), out);
+            self.links[link as usize].unwritten = left;
+            left
         };
-        self.links[link as usize].unwritten = left;
         if left != unwritten.end {
             self.write_later(link, left != unwritten.start);
         }
