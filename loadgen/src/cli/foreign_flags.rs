@@ -25,7 +25,7 @@ const HINTS: [(&[&str], &str); 5] = [
         "-H --headers: a header is --header 'NAME: VALUE'
 -z --test-time: the time to measure is -d TIME, as in -d 10s
 -T: the time to measure is -d TIME; the longest wait for an echo is --timeout TIME
--m --message --body --data: messages are generated: -s SIZE is their length, --text makes them text, --seed N varies them
+-m --message --body --data --input-file --data-file: own messages are --payload-file FILE; generated ones have the length -s SIZE
 --message-size --payload-size --bytes: the length of a message is -s SIZE, as in -s 4KiB
 -o --output --out --export-json --summary-export: the result goes to a file with --json FILE
 -u --vus --users --clients --concurrency: the number of connections is -c N

@@ -40,6 +40,9 @@ Examples:
     sparring-loadgen run ws://127.0.0.1:9001/ --scenario connect
     sparring-loadgen run wss://127.0.0.1:9443/ --insecure
     sparring-loadgen run tcp://127.0.0.1:9001 -s 38
+  Own messages with a number, and a server that answers them in any order after a login:
+    sparring-loadgen run ws://127.0.0.1:9001/ --payload-file order.json --template \\
+        --match id:id --first-message TOKEN --expect-first '\"ok\"'
   Start the server too, and measure what it costs:
     sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
         --spawn 'sparring-server --listen 127.0.0.1:{port}'

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::load::Payload;
+use crate::load::{Load, Payload};
 use crate::run::Plan;
 
 /// Sizes around every change of the frame header, and one that no read holds.
@@ -38,7 +38,7 @@ pub(super) fn trials(plan: &Plan) -> [Plan; 3] {
         plan.load.measure = AT_MOST;
     });
     let fragmented = several.clone().with(|plan| {
-        plan.load.payload = Payload::TextMixed;
+        set_kind(&mut plan.load, Payload::TextMixed);
         plan.load.fragments = 3;
     });
     let largest = several.clone().with(|plan| {
@@ -48,10 +48,20 @@ pub(super) fn trials(plan: &Plan) -> [Plan; 3] {
         plan.load.messages = Some(1);
     });
     [
-        trial("binary, up to 1 MiB", several.with(|plan| plan.load.payload = Payload::Binary)),
+        trial(
+            "binary, up to 1 MiB",
+            several.with(|plan| set_kind(&mut plan.load, Payload::Binary)),
+        ),
         trial("text in fragments, up to 1 MiB", fragmented),
-        trial("16 MiB", largest.with(|plan| plan.load.payload = Payload::Binary)),
+        trial("16 MiB", largest.with(|plan| set_kind(&mut plan.load, Payload::Binary))),
     ]
+}
+
+/// Sets the kind of generated messages. The user's own are what they are.
+fn set_kind(load: &mut Load, payload: Payload) {
+    if !load.has_own_messages() {
+        load.payload = payload;
+    }
 }
 
 /// Returns the plan that measures the capacity: the load as a closed loop, but shorter.

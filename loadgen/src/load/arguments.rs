@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -49,7 +50,7 @@ struct Shorthands {
     /// Content of text messages: Latin, Cyrillic, CJK and emoji, ASCII alone, or JSON records.
     /// Implies --text.
     #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["mixed", "ascii", "json"]).map(text_kind),
-          conflicts_with = "binary", help_heading = MESSAGES)]
+          conflicts_with_all = ["binary", "payload_file", "payload_lines"], help_heading = MESSAGES)]
     text_kind: Option<Payload>,
 }
 
@@ -102,6 +103,19 @@ impl LoadArguments {
         }
     }
 
+    /// Takes the messages that were typed in place of the scenario's.
+    fn choose_messages(&mut self) -> anyhow::Result<()> {
+        if self.is_typed("payload_file") {
+            self.load.payload_lines = None;
+        } else if self.is_typed("payload_lines") {
+            self.load.payload_file = None;
+        } else if self.is_typed("message_bytes") && self.load.has_own_messages() {
+            bail!("-s and the scenario's own messages do not go together: these have their sizes");
+        }
+        self.load.take_sizes();
+        Ok(())
+    }
+
     fn is_typed(&self, id: &str) -> bool {
         self.typed.iter().any(|typed| typed == id)
     }
@@ -141,6 +155,7 @@ impl FromArgMatches for LoadArguments {
         load.payload = shorthands.payload().unwrap_or(load.payload);
         let mut arguments = Self { load, scenario, typed: ids };
         arguments.limit_messages();
+        arguments.choose_messages().map_err(refused)?;
         Ok(arguments)
     }
 
@@ -153,7 +168,7 @@ impl FromArgMatches for LoadArguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Deflate, Mask, Sizes};
+    use crate::load::{Deflate, Mask, PayloadOrder, Sizes};
 
     fn parse(line: &str) -> Result<LoadArguments, String> {
         let command = LoadArguments::augment_args(Command::new("load").no_binary_name(true));
@@ -222,7 +237,8 @@ mod tests {
     fn every_flag_reaches_the_load() {
         let all = load(
             "-c 9 --pipeline 4 -R 50k --arrival burst:8 --max-outstanding 9 -n 1000 -d 3s -w 0 --settle 1ms \
-             --payload-size-list 64:9,4096:1 --text-kind ascii --fragments 3 --mask fixed --no-verify \
+             --payload-size-list 64:9,4096:1 --text-kind ascii --payload-order random --template \
+             --match id:a.b --skip-first 2 --first-message hi --expect-first ok --fragments 3 --mask fixed --no-verify \
              --seed 7 --idle 7 --connect-rate 10k --ping-interval 1s --messages-per-connection 10 \
              --channel-lifetime 5s --reconnect --connect-timeout 2s --timeout 1s --deflate takeover \
              --deflate-window-bits 12 --deflate-memory-level 3",
@@ -240,6 +256,11 @@ mod tests {
             settle: Duration::from_millis(1),
             message_bytes: "64:9,4096:1".parse().expect("sizes"),
             payload: Payload::TextAscii,
+            payload_file: None,
+            payload_lines: None,
+            payload_order: PayloadOrder::Random,
+            template: true,
+            matching: "id:a.b".parse().expect("a rule"),
             fragments: 3,
             mask: Mask::Fixed,
             verify: false,
@@ -250,6 +271,9 @@ mod tests {
             messages_per_connection: Some(10),
             lifetime: Some(Duration::from_secs(5)),
             reconnect: true,
+            skip_first: 2,
+            first_message: Some("hi".into()),
+            expect_first: Some("ok".into()),
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(1),
             deflate: Deflate::Takeover,
@@ -260,6 +284,28 @@ mod tests {
         assert_eq!(all, expected);
         assert_eq!(load("-c 8 --rate-per-connection 200/100ms").rate_per_s, Some(16e3));
         assert_eq!(load("-s 1KiB").message_bytes, Sizes::from(1024));
+    }
+
+    #[test]
+    fn files_of_messages_reach_the_load() {
+        let path = std::env::temp_dir().join(format!("sparring-flags-{}", std::process::id()));
+        std::fs::write(&path, "one\nthree\n").expect("a temporary file");
+        let path = path.to_str().expect("UTF-8");
+        let one = load(&format!("--payload-file {path} --text"));
+        assert_eq!((one.message_bytes.largest(), one.payload), (10, Payload::TextMixed));
+        let lines = load(&format!("--payload-lines {path}"));
+        assert_eq!((lines.message_bytes.largest(), lines.payload), (4, Payload::Binary));
+        for (line, named) in [
+            (format!("--payload-file {path} -s 5"), "--size"),
+            (format!("--payload-file {path} --payload-lines {path}"), "--payload-lines"),
+            (format!("--payload-lines {path} --text-kind json"), "--text-kind"),
+            ("--payload-file /dev/null".to_owned(), "it is empty"),
+            ("--payload-lines /no/such/file".to_owned(), "cannot open it"),
+        ] {
+            let error = parse(&line).expect_err(&line);
+            assert!(error.contains(named) && error.contains("--payload"), "{error}");
+        }
+        std::fs::remove_file(path).expect("own file");
     }
 
     #[test]

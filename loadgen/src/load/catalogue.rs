@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use super::{Deflate, Load};
+use super::{Deflate, Load, Match, PayloadFile, PayloadOrder, PrivateText};
 
 /// The scenarios that come with the program.
 static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
@@ -51,8 +51,11 @@ impl Catalogue {
     }
 
     /// Returns the catalogue with further scenarios, which replace those of the same name.
-    pub(crate) fn joined_with(mut self, own: Vec<Scenario>) -> anyhow::Result<Self> {
+    pub(crate) fn joined_with(mut self, mut own: Vec<Scenario>) -> anyhow::Result<Self> {
         check(&own)?;
+        for Scenario { name, load, .. } in &mut own {
+            load.read_files().map_err(|error| anyhow!("the scenario `{name}`: {error}"))?;
+        }
         for scenario in own {
             self.scenarios.retain(|known| known.name != scenario.name);
             self.scenarios.push(scenario);
@@ -131,6 +134,14 @@ fn unknown_key(path: &str) -> anyhow::Error {
         deflate: Deflate::On,
         deflate_window_bits: 9,
         deflate_memory_level: 9,
+        payload_file: PayloadFile::named(),
+        payload_lines: PayloadFile::named(),
+        payload_order: PayloadOrder::Random,
+        template: true,
+        matching: Match::Any,
+        skip_first: 1,
+        first_message: Some(PrivateText::from("")),
+        expect_first: Some(PrivateText::from("")),
         ..Load::default()
     };
     let known = serde_json::to_value(load).unwrap_or_default();
@@ -212,6 +223,23 @@ mod tests {
             parse(&twice.repeat(2)).expect_err("twice").contains("two scenarios have the name `a`")
         );
         assert!(parse("[[scenario]]\nname = 3").is_err_and(|error| error.contains("my.toml")));
+    }
+
+    #[test]
+    fn files_of_messages_are_read_with_their_scenario() {
+        let own = parse(
+            "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\n\
+             load = { payload_file = \"/no/such/file\", match = \"any\", first_message = \"hi\" }",
+        )
+        .expect("a catalogue");
+        let joined = Catalogue::built_in().clone().joined_with(own.scenarios);
+        let error = joined.expect_err("no such file").to_string();
+        let begin = "the scenario `mine`: `/no/such/file`: cannot open it";
+        assert!(error.starts_with(begin), "{error}");
+        let error = parse(
+            "[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = { payload_lime = \"x\" }",
+        );
+        assert!(error.is_err_and(|error| error.contains("did you mean `payload_lines`")));
     }
 
     #[test]

@@ -6,7 +6,9 @@
 mod arguments;
 mod arrival;
 pub mod catalogue;
+mod files;
 mod kinds;
+mod matching;
 mod sizes;
 pub(crate) mod span;
 pub(crate) mod value;
@@ -22,7 +24,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) use arguments::LoadArguments;
 pub use arrival::Arrival;
 pub use catalogue::Catalogue;
+pub(crate) use files::MAX_MESSAGE_BYTES;
+pub use files::{PayloadFile, PayloadOrder, PrivateText};
 pub use kinds::{Deflate, Mask, Payload, Transport};
+pub use matching::{Field, Match};
 pub use sizes::Sizes;
 use value::{count, rate, small_count, time};
 
@@ -100,6 +105,38 @@ pub struct Load {
     #[arg(skip = Payload::Binary)]
     pub payload: Payload,
 
+    /// Send the content of this file as every message, as it is: as text with --text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "FILE", value_parser = PayloadFile::one,
+          conflicts_with_all = ["message_bytes", "payload_lines"], help_heading = MESSAGES)]
+    pub payload_file: Option<PayloadFile>,
+
+    /// Send the lines of this file, each as a message, as they are: as text with --text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "FILE", value_parser = PayloadFile::lines,
+          conflicts_with = "message_bytes", help_heading = MESSAGES)]
+    pub payload_lines: Option<PayloadFile>,
+
+    /// Order of these lines: on each connection from the first to the last and again, or at random
+    /// from --seed.
+    #[serde(skip_serializing_if = "is_default")]
+    #[arg(long, value_enum, default_value_t = PayloadOrder::InTurn, value_name = "in-turn|random",
+          hide_possible_values = true, help_heading = MESSAGES)]
+    pub payload_order: PayloadOrder,
+
+    /// Replace {seq}, {connection}, {time_ns} and {random:16} in own messages. Any brace before a
+    /// letter is one of these, or {{ for a plain brace; others stay, as in JSON.
+    #[serde(skip_serializing_if = "is_default")]
+    #[arg(long, help_heading = MESSAGES)]
+    pub template: bool,
+
+    /// Answers of the server: the message (echo), one that begins with it or contains it, JSON with
+    /// the FIELD of the message in any order, or any message.
+    #[serde(rename = "match", skip_serializing_if = "is_default")]
+    #[arg(long = "match", value_name = "echo|prefix|contains|id:FIELD|any", default_value = "echo",
+          help_heading = MESSAGES)]
+    pub matching: Match,
+
     /// Frames of each message.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
     pub fragments: u32,
@@ -148,7 +185,23 @@ pub struct Load {
     #[arg(long, help_heading = CONNECTIONS)]
     pub reconnect: bool,
 
-    /// Longest time for connecting, and again for the handshakes.
+    /// Wait for N messages of the server on each new connection, and skip them.
+    #[serde(skip_serializing_if = "is_default")]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = CONNECTIONS)]
+    pub skip_first: u32,
+
+    /// Send this text on each new connection, before the load, such as a login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "TEXT", help_heading = CONNECTIONS)]
+    pub first_message: Option<PrivateText>,
+
+    /// Wait for a message that matches, before the load: the answer to --first-message, or else the
+    /// server's own. A regular expression that finds a part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "REGEX", help_heading = CONNECTIONS)]
+    pub expect_first: Option<PrivateText>,
+
+    /// Longest time for connecting, again for the handshakes, and again for first messages.
     #[serde(rename = "connect_timeout_ns", with = "span")]
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     pub connect_timeout: Duration,
@@ -207,6 +260,11 @@ fn is_usual_memory(level: &u8) -> bool {
     *level == USUAL_MEMORY_LEVEL
 }
 
+/// Returns true for a value that a reader assumes where the field is absent.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Default for Load {
     /// The load of a command line without flags, so that a default is written down once.
     fn default() -> Self {
@@ -262,15 +320,57 @@ impl Load {
         u64::from(self.connections) + u64::from(self.idle)
     }
 
+    /// Returns true if the messages are the user's own, in place of generated ones.
+    pub(crate) fn has_own_messages(&self) -> bool {
+        self.payload_file.is_some() || self.payload_lines.is_some()
+    }
+
+    /// Returns true if messages are exchanged on each new connection before its load.
+    pub(crate) fn has_first_messages(&self) -> bool {
+        self.skip_first > 0 || self.first_message.is_some() || self.expect_first.is_some()
+    }
+
+    /// Returns true if the user's own messages are compressed while they are sent.
+    pub(crate) fn compresses_own_messages_on_send(&self) -> bool {
+        let is_varied = self.deflate == Deflate::On && self.template;
+        self.has_own_messages() && (self.deflate == Deflate::Takeover || is_varied)
+    }
+
+    /// Reads the files that a catalogue names by their paths.
+    pub(crate) fn read_files(&mut self) -> Result<(), String> {
+        let read = |file: &mut Option<PayloadFile>, read| match file {
+            None => Ok(()),
+            Some(known) => known.again(read).map(|known| *file = Some(known)),
+        };
+        read(&mut self.payload_file, PayloadFile::one)?;
+        read(&mut self.payload_lines, PayloadFile::lines)?;
+        self.take_sizes();
+        Ok(())
+    }
+
+    /// Sets the size of messages to that of the user's own: of lines, their mean.
+    pub(crate) fn take_sizes(&mut self) {
+        if let Some(file) = &self.payload_file {
+            self.message_bytes = (file.bytes() as usize).into();
+        } else if let Some(file) =
+            self.payload_lines.as_ref().filter(|file| file.content().is_some())
+        {
+            let (count, bytes) =
+                file.each_line().fold((0, 0), |sum, line| (sum.0 + 1, sum.1 + line.len()));
+            self.message_bytes = (bytes / usize::max(count, 1)).into();
+        }
+    }
+
     /// Returns the offer of compression in the opening handshake.
     pub(crate) fn offer(&self) -> Option<Offer> {
         self.deflate.offer(self.deflate_window_bits)
     }
 
-    /// Returns the settings of a compressor with this window.
+    /// Returns the settings of a compressor with this window. Where the generator compresses the
+    /// user's own messages while it sends, it takes the least effort, so that it is not the limit.
     pub(crate) fn compressor(&self, window_bits: u8) -> CompressorSettings {
-        let memory_level = self.deflate_memory_level;
-        CompressorSettings { level: USUAL_LEVEL, window_bits, memory_level }
+        let level = if self.compresses_own_messages_on_send() { 1 } else { USUAL_LEVEL };
+        CompressorSettings { level, window_bits, memory_level: self.deflate_memory_level }
     }
 
     /// Returns the load with defaults for what does not matter in it: a closed loop has no arrival,
@@ -338,6 +438,37 @@ mod tests {
         assert_eq!((&json["deflate"], &json["deflate_window_bits"]), (&"on".into(), &9.into()));
         assert_eq!(serde_json::from_value::<Load>(json).expect("a load"), deflated);
         assert_ne!(deflated.canonical(), Load::default().canonical());
+    }
+
+    #[test]
+    fn load_without_own_messages_is_stored_as_before() {
+        let json = serde_json::to_value(Load::default()).expect("JSON");
+        for key in [
+            "payload_file",
+            "payload_lines",
+            "payload_order",
+            "template",
+            "match",
+            "skip_first",
+            "first_message",
+            "expect_first",
+        ] {
+            assert!(json.get(key).is_none(), "{key}");
+        }
+        let own = Load {
+            payload_order: PayloadOrder::Random,
+            template: true,
+            matching: "id:id".parse().expect("a rule"),
+            skip_first: 1,
+            first_message: Some("in".into()),
+            ..Load::default()
+        };
+        let json = serde_json::to_value(&own).expect("JSON");
+        assert_eq!(
+            (&json["match"], &json["payload_order"], &json["first_message"]["bytes"]),
+            (&"id:id".into(), &"random".into(), &2.into())
+        );
+        assert_ne!(own.canonical(), Load::default().canonical());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::{MergeError, Part, common, distinct};
 use crate::load::Load;
 use crate::result::{
     Censored, Client, Compression, Cycles, Disturbance, EndedEarly, Errors, Integrity, Latencies,
-    Latency, Messages, Outages, Phases, Pings, Run, Second, ShardLine, Standstill, per_second,
+    Latency, MessageCost, Messages, Outages, Phases, Pings, Run, Second, ShardLine, Standstill,
+    per_second,
 };
 use crate::run::ProcessShard;
 
@@ -50,7 +51,7 @@ pub(super) fn combined(parts: &[Part]) -> Result<Run, MergeError> {
         received,
         messages: messages(parts),
         rate_per_s: per_second(received as f64, window),
-        bytes_per_s: per_second(received as f64 * load.message_bytes.mean(), window),
+        bytes_per_s: bytes_per_s(parts, received, window),
         errors: runs().fold(Errors::default(), |mut sum, run| {
             sum += run.errors;
             sum
@@ -74,6 +75,7 @@ pub(super) fn combined(parts: &[Part]) -> Result<Run, MergeError> {
                 Pings { sent: sum.sent + sent, answered: sum.answered + answered }
             })
         }),
+        message_cost: message_cost(parts),
         compression: compression(parts),
         // A shard starts no server.
         server: None,
@@ -84,6 +86,26 @@ pub(super) fn combined(parts: &[Part]) -> Result<Run, MergeError> {
         shards: Vec::new(),
         repeated: runs().flat_map(|run| run.repeated.clone()).collect(),
         series: series(parts),
+    })
+}
+
+/// Returns the rate of message bytes. Lengths of the user's own messages are known to each part.
+fn bytes_per_s(parts: &[Part], received: u64, window: Duration) -> f64 {
+    if parts[0].run().message_cost.is_none() {
+        return per_second(received as f64 * parts[0].load().message_bytes.mean(), window);
+    }
+    let bytes = |run: &Run| run.bytes_per_s * run.phases.measure as f64 / 1e9;
+    per_second(parts.iter().map(|part| bytes(part.run())).sum(), window)
+}
+
+/// Returns the mean over the generators.
+fn message_cost(parts: &[Part]) -> Option<MessageCost> {
+    let costs: Vec<MessageCost> = parts.iter().filter_map(|part| part.run().message_cost).collect();
+    let mean =
+        |cost: fn(&MessageCost) -> f64| costs.iter().map(cost).sum::<f64>() / costs.len() as f64;
+    (!costs.is_empty()).then(|| MessageCost {
+        build_ns: mean(|cost| cost.build_ns),
+        check_ns: mean(|cost| cost.check_ns),
     })
 }
 
@@ -121,6 +143,7 @@ struct Histograms {
     tcp_connect: Option<Histogram<u64>>,
     tls_handshake: Option<Histogram<u64>>,
     handshake: Option<Histogram<u64>>,
+    first_messages: Option<Histogram<u64>>,
 }
 
 impl Histograms {
@@ -134,6 +157,7 @@ impl Histograms {
             tcp_connect: add(|latencies| latencies.tcp_connect.as_ref())?,
             tls_handshake: add(|latencies| latencies.tls_handshake.as_ref())?,
             handshake: add(|latencies| latencies.handshake.as_ref())?,
+            first_messages: add(|latencies| latencies.first_messages.as_ref())?,
         })
     }
 
@@ -148,6 +172,7 @@ impl Histograms {
             tcp_connect: Some(of(&self.tcp_connect).unwrap_or_default()),
             tls_handshake: of(&self.tls_handshake),
             handshake: Some(of(&self.handshake).unwrap_or_default()),
+            first_messages: of(&self.first_messages),
         }
     }
 }

@@ -18,6 +18,7 @@ impl Run {
         let latencies = &mut self.latency_ns;
         latencies.connect = Latency::default();
         (latencies.tcp_connect, latencies.handshake) = (None, None);
+        latencies.first_messages = None;
         latencies.tls_handshake.iter_mut().for_each(|handshake| handshake.hdr = None);
         // A histogram that cannot be read is kept as it is, so that its reader reports it.
         if let Ok(coarse) = latencies.corrected.coarsened() {

@@ -420,6 +420,10 @@ pub struct Run {
     /// Pings over the whole run; `null` where none were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pings: Option<Pings>,
+    /// Cost of own messages, and of answers that are not echoes, for the generator; `null` where
+    /// messages were generated and echoed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_cost: Option<MessageCost>,
     /// Compression; `null` where none was offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
@@ -597,6 +601,16 @@ pub struct Pings {
     pub sent: u64,
     /// Pongs that came.
     pub answered: u64,
+}
+
+/// Cost of messages for the generator, measured after the run, in nanoseconds for each. Masking,
+/// compressing and sending are not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct MessageCost {
+    /// Time to build a message.
+    pub build_ns: f64,
+    /// Time to find the message that an answer belongs to, and to compare them.
+    pub check_ns: f64,
 }
 
 /// Compression of a run that offered it (permessage-deflate, RFC 7692), over the whole run, warm-up
@@ -780,6 +794,10 @@ pub struct Latencies {
     /// The part of `connect` from there on: the opening handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Latency>,
+    /// Time from there to the end of the first messages (`--first-message`, `--expect-first`,
+    /// `--skip-first`), which is not in `connect`; absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_messages: Option<Latency>,
 }
 
 impl Latencies {

@@ -155,6 +155,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             tcp_connect: None,
             tls_handshake: None,
             handshake: None,
+            first_messages: None,
             connect: Latency::of(&connect),
         },
         censored: None,
@@ -163,6 +164,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         standstill: None,
         cycles: None,
         pings: None,
+        message_cost: None,
         compression: None,
         server: Some(Server {
             engine: Some("uring".into()),

@@ -7,8 +7,8 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::{
-    Arm, ClockOffset, Compression, Count, InvalidKind, Scenario, SessionKind, Setting, ShardLine,
-    ShardRecord, Utc, example, parse,
+    Arm, ClockOffset, Compression, Count, InvalidKind, MessageCost, Scenario, SessionKind, Setting,
+    ShardLine, ShardRecord, Utc, example, parse,
 };
 use crate::load::{Deflate, Load, Payload};
 
@@ -251,6 +251,30 @@ fn compression_of_a_run_is_stored() {
     let load = document.scenarios[0].parameters.clone();
     let run = document.runs.remove(0);
     assert_eq!(run.clone().compact(&load).compression, run.compression);
+}
+
+#[test]
+fn own_messages_of_a_run_are_stored() {
+    let file = json!({ "bytes": 40, "sha256": "0".repeat(64) });
+    let parameters = json!({
+        "payload_file": file, "payload_lines": file, "payload_order": "random", "template": true,
+        "match": "id:a.0=b", "skip_first": 2, "first_message": "secret", "expect_first": "secret",
+    });
+    let mut document = example::document();
+    document.scenarios[0].parameters = serde_json::from_value(parameters).expect("a load");
+    document.scenarios[0].rehash();
+    let run = &mut document.runs[0];
+    run.message_cost = Some(MessageCost { build_ns: 80.5, check_ns: 120.0 });
+    run.latency_ns.first_messages = Some(run.latency_ns.corrected.clone());
+    let text = document.to_json().expect("the document is JSON");
+    assert!(!text.contains("secret"), "{text}");
+    let value: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+    let read = parse(&text, Path::new("f.json")).expect("it reads");
+    assert_eq!(read.to_json().expect("the document is JSON"), text);
+    let mut named = value;
+    named["scenarios"][0]["parameters"]["payload_file"] = json!("/home/me/orders.json");
+    assert!(!validator().is_valid(&named), "a path");
 }
 
 /// Hash of the default load before there was compression. Sessions of before compare with those of

@@ -11,7 +11,7 @@ use super::validity::{Verdict, judge};
 use crate::host::perf::Counted;
 use crate::result::{
     Agreed, Censored, Client, ClockOffset, Compression, Cycles, Disturbance, EndedEarly, Latencies,
-    Latency, Outages, Run, Second, Server, ShardRecord, Standstill, Utc, per_second,
+    Latency, MessageCost, Outages, Run, Second, Server, ShardRecord, Standstill, Utc, per_second,
 };
 use crate::target::spawn::Announced;
 
@@ -26,12 +26,14 @@ pub(super) struct Context<'a> {
     pub(super) address: Option<String>,
     /// Time to compress a message, where that is done while sending.
     pub(super) compress_ns: Option<f64>,
+    /// Time to build a message and to check its answer, where they are not generated and echoed.
+    pub(super) message_cost: Option<MessageCost>,
     /// The server's clock, or the reason why it is not known, where other processes share the load.
     pub(super) clock: Option<Result<ClockOffset, String>>,
 }
 
 pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
-    let Context { plan, start, cpus, said, address, compress_ns, clock } = context;
+    let Context { plan, start, cpus, said, address, compress_ns, message_cost, clock } = context;
     let tally = &measured.tally;
     let received = tally.received.measured;
     let per_second = |count| per_second(count, measured.window);
@@ -54,7 +56,10 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         received,
         messages: Some(tally.messages()),
         rate_per_s: per_second(received as f64),
-        bytes_per_s: per_second(received as f64 * plan.load.message_bytes.mean()),
+        bytes_per_s: per_second(match message_cost {
+            None => received as f64 * plan.load.message_bytes.mean(),
+            Some(_) => tally.answer_bytes as f64,
+        }),
         errors: tally.errors,
         integrity: tally.integrity,
         latency_ns: latencies(tally),
@@ -77,6 +82,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
+        message_cost,
         compression: plan.load.offer().map(|_| compression(&tally.compression, compress_ns)),
         server: said.server.zip(measured.server).map(|(said, cost)| {
             let counted = measured.spent.counted.as_ref();
@@ -157,6 +163,7 @@ fn latencies(tally: &Tally) -> Latencies {
         tcp_connect: Some(Latency::of(&tally.tcp_connect)),
         tls_handshake: (!tally.tls_handshake.is_empty()).then(|| Latency::of(&tally.tls_handshake)),
         handshake: Some(Latency::of(&tally.handshake)),
+        first_messages: tally.first_messages.as_ref().map(Latency::of),
     }
 }
 
@@ -313,6 +320,7 @@ mod tests {
             said,
             address: None,
             compress_ns: None,
+            message_cost: None,
             clock: None,
         };
         assemble(context, measured)

@@ -27,7 +27,9 @@ use protocol::MessageKind;
 use protocol::deflate::{CompressorSettings, Deflater, History, MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 use protocol::handshake::deflate::Parameters;
 
+use super::own::{OwnMessages, Source};
 use super::payload::{Content, MAX_HEAD, Parts, STAMP};
+use super::template::{Place, Template};
 use crate::load::Load;
 
 /// Header of a stored block as long as a stamp.
@@ -66,12 +68,26 @@ impl Precompressed {
         Self { bytes, ends }
     }
 
+    /// Compresses the user's own messages, which must be the same each time.
+    pub(crate) fn of_own(own: &OwnMessages, settings: CompressorSettings) -> Self {
+        let mut deflater = Deflater::new(settings, false);
+        let (mut bytes, mut ends) = (BytesMut::new(), Vec::new());
+        for text in own.templates().iter().map(Template::literal) {
+            deflater.deflate(text.map(|text| &text[..]).unwrap_or_default(), &mut bytes);
+            ends.push(bytes.len());
+        }
+        Self { bytes, ends }
+    }
+
+    /// Returns the payload of one of the user's own messages, by its index.
+    pub(crate) fn own_parts(&self, index: usize) -> Parts<'_> {
+        Parts::new(&[], self.body(index))
+    }
+
     /// Returns the payload of a message.
     #[inline]
     pub(crate) fn parts(&self, content: &Content, connection: u32, sequence: u64) -> Parts<'_> {
-        let index = sequence as usize % self.ends.len();
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let body = &self.bytes[start..self.ends[index]];
+        let body = self.body(sequence as usize % self.ends.len());
         if !content.has_stamp(content.class_of(connection, sequence)) {
             return Parts::new(&[], body);
         }
@@ -80,6 +96,12 @@ impl Precompressed {
         stored.copy_from_slice(&STORED);
         stamp.copy_from_slice(&content.stamp(connection, sequence));
         Parts::new(&head, body)
+    }
+
+    #[inline]
+    fn body(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[index]]
     }
 }
 
@@ -90,9 +112,8 @@ pub(crate) struct Compressor {
 }
 
 impl Compressor {
-    /// Creates a compressor with context takeover.
-    pub(crate) fn new(settings: CompressorSettings) -> Self {
-        Self { deflater: Deflater::new(settings, true) }
+    pub(crate) fn new(settings: CompressorSettings, takes_over: bool) -> Self {
+        Self { deflater: Deflater::new(settings, takes_over) }
     }
 
     /// Compresses a message into `scratch`, which is overwritten. Returns its payload.
@@ -103,14 +124,18 @@ impl Compressor {
         sequence: u64,
         scratch: &'a mut Scratch,
     ) -> Parts<'a> {
-        let Scratch { message, deflated } = scratch;
-        let parts = content.parts(connection, sequence);
-        message.clear();
-        message.extend_from_slice(parts.head());
-        message.extend_from_slice(parts.body());
-        deflated.clear();
-        self.deflater.deflate(message, deflated);
-        Parts::new(&[], deflated)
+        let mut message = std::mem::take(&mut scratch.message);
+        let place = Place { connection, sequence, time_ns: 0 };
+        self.deflate(Source::Generated(content).message(place, &mut message), scratch);
+        scratch.message = message;
+        Parts::new(&[], &scratch.deflated)
+    }
+
+    /// Compresses a message into `scratch`. Returns its payload.
+    pub(crate) fn deflate<'a>(&mut self, message: &[u8], scratch: &'a mut Scratch) -> Parts<'a> {
+        scratch.deflated.clear();
+        self.deflater.deflate(message, &mut scratch.deflated);
+        Parts::new(&[], &scratch.deflated)
     }
 }
 
@@ -145,19 +170,24 @@ pub(crate) fn push_messages(
 /// It is measured apart from the run, because a clock read for each message would disturb it.
 pub(crate) fn ns_per_message(
     load: &Load,
-    content: &Content,
+    source: Source<'_>,
     agreed: Option<Parameters>,
 ) -> Option<f64> {
     let agreed = agreed.filter(|agreed| agreed.client_max_window_bits >= MIN_DEFLATE_BITS)?;
-    let mut compressor = Compressor::new(load.compressor(agreed.client_max_window_bits));
-    let (mut scratch, mut count) = (Scratch::default(), 0);
+    let settings = load.compressor(agreed.client_max_window_bits);
+    let mut compressor = Compressor::new(settings, !agreed.client_no_context_takeover);
+    let (mut scratch, mut message, mut count) = (Scratch::default(), Vec::new(), 0);
+    let mut compress = |sequence| {
+        let place = Place { sequence, ..Place::default() };
+        compressor.deflate(source.message(place, &mut message), &mut scratch);
+    };
     // The first message fills caches and has no context.
-    compressor.parts(content, 0, 0, &mut scratch);
+    compress(0);
     let began = Instant::now();
     while count == 0 || count < SAMPLES && began.elapsed() < SAMPLE {
         // The clock is read once for eight messages.
         for sequence in count..count + 8 {
-            compressor.parts(content, 0, 1 + sequence, &mut scratch);
+            compress(1 + sequence);
         }
         count += 8;
     }
@@ -292,7 +322,8 @@ mod tests {
         };
         let (deflate, message_bytes) = (Deflate::Takeover, 1024.into());
         let load = Load { deflate, message_bytes, ..Load::default() };
-        let ns = |agreed| ns_per_message(&load, &Content::of(&load), agreed);
+        let content = Content::of(&load);
+        let ns = |agreed| ns_per_message(&load, Source::Generated(&content), agreed);
         assert!(ns(Some(agreed)).is_some_and(|ns| ns > 100.0));
         assert_eq!(ns(None), None);
         assert_eq!(ns(Some(Parameters { client_max_window_bits: 8, ..agreed })), None);

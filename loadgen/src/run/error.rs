@@ -53,6 +53,16 @@ pub enum RunError {
         /// The connections that were open by then.
         opened: Opened,
     },
+    /// The messages before the load of a connection were not as expected.
+    #[error("the first messages with {url} failed: {detail} ({opened})")]
+    FirstMessages {
+        /// The URL.
+        url: String,
+        /// The fault of the server's messages.
+        detail: String,
+        /// The connections that were open by then.
+        opened: Opened,
+    },
     /// The server of `--spawn` ended by itself.
     #[error("the server ended during the run ({status}){said}")]
     ServerEnded {
@@ -168,6 +178,9 @@ impl fmt::Display for Opened {
     }
 }
 
+/// Text before a message of the server in an error.
+pub(super) const ANSWERED: &str = "; it answered: ";
+
 /// Says of how many connections something was true.
 pub(super) fn share(part: u64, all: u64, what: &str) -> String {
     let (noun, verb) = (
@@ -187,11 +200,12 @@ impl RunError {
     }
 
     /// Returns the error as one line that may be stored. It leaves out the output of the server,
-    /// which may name private paths and hosts.
+    /// which may name private paths and hosts, and its answer to a login.
     pub(crate) fn summary(&self) -> String {
         let text = self.to_string();
         let line = text.lines().next().unwrap_or_default();
-        line.split("; the last it wrote").next().unwrap_or_default().to_owned()
+        let line = line.split("; the last it wrote").next().unwrap_or_default();
+        line.split(ANSWERED).next().unwrap_or_default().to_owned()
     }
 
     /// Returns the reason why a run is not valid that this error ended once the load had begun.

@@ -90,6 +90,26 @@ impl Ledger {
         (self.outstanding > 0).then_some(self.oldest)
     }
 
+    /// Returns the number of the oldest message that is not back, or of the next where all are.
+    pub(crate) fn oldest_or_next(&self) -> u64 {
+        self.oldest
+    }
+
+    /// Returns the numbers of the outstanding messages, oldest first.
+    pub(crate) fn due(&self) -> impl Iterator<Item = u64> + '_ {
+        (self.oldest..self.next).filter(|&sequence| self.ring[self.slot(sequence)] != BACK)
+    }
+
+    /// Returns true if a message is outstanding.
+    pub(crate) fn is_due(&self, sequence: u64) -> bool {
+        (self.oldest..self.next).contains(&sequence) && self.ring[self.slot(sequence)] != BACK
+    }
+
+    /// Returns the time of sending of an outstanding message.
+    pub(crate) fn sent_at(&self, sequence: u64) -> Option<Nanos> {
+        self.is_due(sequence).then(|| self.times(self.slot(sequence)))?.map(|times| times.sent)
+    }
+
     /// Returns the number of the message that is sent next.
     #[inline]
     pub(crate) fn next(&self) -> u64 {

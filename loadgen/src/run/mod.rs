@@ -14,14 +14,17 @@
 //! as received at the clock reading at the beginning of the turn. So latencies are exact to one
 //! turn, and to one enter.
 
+mod answers;
 mod assemble;
 mod check;
 mod client;
 mod compressed;
 mod coordinator;
 mod error;
+mod first_messages;
 mod ledger;
 mod outgoing;
+mod own;
 mod pace;
 mod payload;
 mod plan;
@@ -34,6 +37,7 @@ mod schedule;
 mod shared;
 mod started;
 mod tally;
+mod template;
 mod validity;
 mod worker;
 
@@ -118,7 +122,7 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
         let connects = tls.as_ref().and_then(|tls| tls.connects.as_ref());
         clock::offset(&plan.target.url, &addresses, connects).map_err(|error| format!("{error:#}"))
     });
-    let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
+    let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses)? });
     let start = Utc::now();
     let mut measured =
         Coordinator::start(plan, shared.clone(), &cpus, &mut started, progress)?.run()?;
@@ -126,8 +130,10 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let address = shared.addresses_in_use();
     let CompressionTally { answer, compressed_on_send, .. } = measured.tally.compression;
     let agreed = answer.flatten().filter(|_| compressed_on_send > 0);
-    let compress_ns = compressed::ns_per_message(&plan.load, &shared.content, agreed);
-    let context = Context { plan, start, cpus: &cpus, said, address, compress_ns, clock };
+    let compress_ns = compressed::ns_per_message(&plan.load, shared.rules().source, agreed);
+    let message_cost = shared.judges_answers().then(|| shared.rules().cost());
+    let cpus = &cpus;
+    let context = Context { plan, start, cpus, said, address, compress_ns, message_cost, clock };
     let run = assemble(context, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds =

@@ -2,7 +2,6 @@
 
 use bytes::BytesMut;
 use engine::Output;
-use protocol::frame::RSV1;
 use protocol::{Header, MaskingKey, MessageKind, Opcode, encode_control, mask};
 
 use super::payload::{Content, Parts, STAMP};
@@ -169,18 +168,20 @@ impl Outgoing {
         Some(key)
     }
 
-    /// Sends a compressed message: RSV1 is set in its first frame (RFC 7692 6).
-    pub(crate) fn send_compressed(
+    /// Sends a message by its payload. `rsv`: the reserved bits of its first frame, RSV1 where it
+    /// is compressed (RFC 7692 6).
+    pub(crate) fn send_payload(
         &mut self,
         kind: MessageKind,
         payload: &Parts<'_>,
+        rsv: u8,
         out: &mut Output<'_>,
     ) {
         let len = payload.len();
         if self.fragments > 1 || len >= OWNED_FROM {
-            return self.send_owned(kind, payload, RSV1, out);
+            return self.send_owned(kind, payload, rsv, out);
         }
-        let head = Head::new(self.transport, kind.opcode(), RSV1, true, len);
+        let head = Head::new(self.transport, kind.opcode(), rsv, true, len);
         let frame = out.reserve(head.len + len);
         let key = self.key();
         let (header, rest) = frame.split_at_mut(head.len);

@@ -63,7 +63,8 @@ struct Class {
 impl Content {
     /// Creates the contents of a load's messages.
     pub(crate) fn of(load: &Load) -> Self {
-        let sizes = load.message_bytes.weighted();
+        // The user's own messages take their place.
+        let sizes = if load.has_own_messages() { &[(0, 1)] } else { load.message_bytes.weighted() };
         let cycle_bits = (load.deflate != Deflate::Off).then(|| {
             let bytes: usize = sizes.iter().map(|(len, _)| spacing(body_len(*len))).sum();
             (CYCLE_BYTES / bytes).max(1).ilog2().min(CYCLE_BITS)

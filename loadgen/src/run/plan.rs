@@ -10,17 +10,17 @@ use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::first_messages::FirstMessages;
+use super::own::OwnMessages;
 use super::process_shard::ProcessShard;
 use crate::format::count;
-use crate::load::{Deflate, Load, Mask, Transport};
+use crate::load::{Deflate, Load, MAX_MESSAGE_BYTES, Mask, Match, PayloadOrder, Transport};
 use crate::result::{Scenario, Setting};
 use crate::target::opening::HandshakeRequest;
 use crate::target::spawn::{SERVER_PLACEHOLDER, Spawn};
 use crate::target::trust::Trust;
 use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
-/// Longest message, bytes: a turn's output must fit in memory several times over.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// Deepest pipeline, in messages per connection.
 const MAX_PIPELINE: u32 = 65_536;
 /// Most messages outstanding on a connection of an open loop that can be asked for.
@@ -29,10 +29,12 @@ const MAX_OUTSTANDING: u32 = 1 << 20;
 const MAX_FRAGMENTS: u32 = 262_144;
 /// Most bytes outstanding over all connections: one turn may hold them in memory.
 const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
-/// Most bytes of the compressors of all connections that replace others, with context takeover.
+/// Most bytes of the compressors of all connections that compress while they send.
 const MAX_COMPRESSOR_BYTES: u64 = 8 << 30;
 /// Most connections of one run: what the worker's tables number.
 const MAX_CONNECTIONS: u32 = 1 << 24;
+/// Most messages of the server that each connection skips.
+const MAX_SKIPPED: u64 = 1_000_000;
 /// Highest rate of an open loop, messages a second: one in a nanosecond.
 pub(crate) const MAX_RATE: f64 = 1e9;
 
@@ -150,6 +152,7 @@ impl Plan {
             ("--max-outstanding", load.max_outstanding.into(), 1, MAX_OUTSTANDING.into()),
             ("--fragments", load.fragments.into(), 1, MAX_FRAGMENTS.into()),
             ("-n", load.messages.unwrap_or(1), 1, u64::MAX - 1),
+            ("--skip-first", load.skip_first.into(), 0, MAX_SKIPPED),
             (
                 "--messages-per-connection",
                 load.messages_per_connection.unwrap_or(1).into(),
@@ -189,6 +192,7 @@ impl Plan {
         }
         self.check_transport()?;
         self.check_compression()?;
+        self.check_messages()?;
         self.check_shard()?;
         self.check_proxy()?;
         self.check_sums()
@@ -254,6 +258,12 @@ impl Plan {
             ("--mask", load.mask != Mask::Random),
             ("--ping-interval", load.ping_interval.is_some()),
             ("--deflate", load.deflate != Deflate::Off),
+            ("--payload-file", load.payload_file.is_some()),
+            ("--payload-lines", load.payload_lines.is_some()),
+            ("--match", load.matching != Match::Echo),
+            ("--skip-first", load.skip_first > 0),
+            ("--first-message", load.first_message.is_some()),
+            ("--expect-first", load.expect_first.is_some()),
             ("--origin", target.origin.is_some()),
             ("--subprotocol", !target.subprotocols.is_empty()),
             ("--header", !target.headers.is_empty()),
@@ -282,21 +292,51 @@ impl Plan {
                 format!("{flag} needs --deflate on or takeover: nothing is compressed otherwise"),
             )?;
         }
-        let replaces =
-            load.reconnect || load.lifetime.is_some() || load.messages_per_connection.is_some();
-        if load.deflate != Deflate::Takeover || !replaces {
+        let takes_over_again =
+            load.deflate == Deflate::Takeover && (load.reconnect || load.replaces_connections());
+        if !takes_over_again && !load.compresses_own_messages_on_send() {
             return Ok(());
         }
+        let mode = if load.deflate == Deflate::On { "on" } else { "takeover" };
         let each = (4_u64 << load.deflate_window_bits) + (512 << load.deflate_memory_level);
         let bytes = each.saturating_mul(self.own_connections().into());
         require(
             bytes <= MAX_COMPRESSOR_BYTES,
             format!(
-                "-c and --deflate takeover together need {bytes} bytes for compressors where \
-                 connections replace others: at most {MAX_COMPRESSOR_BYTES}, so fewer connections, \
-                 smaller --deflate-window-bits or --deflate on"
+                "-c and --deflate {mode} together need {bytes} bytes for compressors: at most \
+                 {MAX_COMPRESSOR_BYTES}, so fewer connections or smaller --deflate-window-bits"
             ),
         )
+    }
+
+    /// Checks that flags about messages have an effect, and the first messages.
+    fn check_messages(&self) -> Result<(), PlanError> {
+        let Self { load, .. } = self;
+        let (is_own, matching) = (load.has_own_messages(), &load.matching);
+        require(
+            !load.template || is_own || load.first_message.is_some(),
+            "--template needs --payload-file, --payload-lines or --first-message: generated \
+             messages have no placeholders",
+        )?;
+        require(
+            load.payload_order == PayloadOrder::default() || load.payload_lines.is_some(),
+            "--payload-order needs --payload-lines: there is no order otherwise",
+        )?;
+        require(
+            load.verify || matches!(matching, Match::Echo | Match::Any),
+            format!(
+                "--no-verify and --match {matching} do not go together: the match is a check; \
+                 expected --match any, which counts messages alone"
+            ),
+        )?;
+        require(
+            is_own || !matches!(matching, Match::Id { .. }),
+            format!(
+                "--match {matching} needs --payload-file or --payload-lines, for example a file \
+                 with {{\"id\":{{seq}}}} and --template: generated messages have no fields"
+            ),
+        )?;
+        FirstMessages::of(load).map(drop)
     }
 
     /// Checks what several parts decide together.
@@ -312,7 +352,9 @@ impl Plan {
             format!("-t {threads} needs at least as many connections, but {has}"),
         )?;
         let depth = if load.rate_per_s.is_some() { 1 } else { load.pipeline };
-        let each = u64::from(depth).saturating_mul(load.message_bytes.largest() as u64);
+        let own = OwnMessages::of(load)?;
+        let largest = own.map_or(load.message_bytes.largest(), |own| own.longest()) as u64;
+        let each = u64::from(depth).saturating_mul(largest);
         let (bytes, most) = (each.saturating_mul(connections.into()), MAX_OUTSTANDING_BYTES);
         require(
             bytes <= most,
@@ -510,6 +552,34 @@ mod tests {
                 (plan.load.deflate_memory_level, plan.load.fragments) = (1, 3);
             });
             assert_eq!(fine.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn own_messages_that_cannot_be_sent_name_their_flags() {
+        let refused = |url: &str, change: fn(&mut Load)| {
+            let mut plan = plan(url);
+            change(&mut plan.load);
+            plan.check().expect_err("cannot be carried out").to_string()
+        };
+        let (ws, tcp) = ("ws://h/", "tcp://h:1");
+        let alone = refused(ws, |load| load.template = true);
+        assert!(alone.starts_with("--template needs --payload-file"), "{alone}");
+        let alone = refused(ws, |load| load.payload_order = PayloadOrder::Random);
+        assert!(alone.starts_with("--payload-order needs --payload-lines"), "{alone}");
+        let id = |load: &mut Load| load.matching = "id:id".parse().expect("a rule");
+        let alone = refused(ws, id);
+        assert!(alone.starts_with("--match id:id needs --payload-file"), "{alone}");
+        let unchecked = refused(ws, |load| (load.matching, load.verify) = (Match::Prefix, false));
+        assert!(unchecked.starts_with("--no-verify and --match prefix do not"), "{unchecked}");
+        assert!(refused(tcp, id).starts_with("--match needs a ws:// URL"));
+        assert!(refused(tcp, |load| load.skip_first = 1).starts_with("--skip-first needs a ws://"));
+        let many = refused(ws, |load| load.skip_first = u32::MAX);
+        assert!(many.starts_with("--skip-first must be 0 to 1000000"), "{many}");
+        let regex = refused(ws, |load| load.expect_first = Some("(".into()));
+        assert!(regex.starts_with("--expect-first `(` is not a valid"), "{regex}");
+        for matching in [Match::Prefix, Match::Contains, Match::Any] {
+            assert_eq!(plan(ws).with(|plan| plan.load.matching = matching).check(), Ok(()));
         }
     }
 

@@ -119,11 +119,13 @@ mod tests {
     use engine::{EngineKind, Nanos};
 
     use super::super::client::Client;
+    use super::super::own::tests::lines;
     use super::super::plan::Plan;
     use super::super::schedule::Schedule;
     use super::super::shared::Shared;
+    use super::super::template::Place;
     use super::*;
-    use crate::load::{Load, Transport};
+    use crate::load::{Load, PayloadOrder, Transport};
 
     /// Everything that a process plans, over its threads.
     #[derive(Debug, Default, PartialEq)]
@@ -147,7 +149,7 @@ mod tests {
                     .to_vec();
             });
             let to = "127.0.0.1:9001".parse().expect("an address");
-            let shared = Arc::new(Shared::new(&plan, vec![to]));
+            let shared = Arc::new(Shared::new(&plan, vec![to]).expect("a plan"));
             for worker in 0..threads as usize {
                 // Without a limit every thread has the highest number.
                 let is_limited = load.ends_with_last_echo();
@@ -163,15 +165,15 @@ mod tests {
         }
 
         fn add_messages(&mut self, shared: &Shared, part: Shard) {
-            let (load, content) = (&shared.load, &shared.content);
+            let (load, source) = (&shared.load, shared.rules().source);
             let rate = load.rate_per_s.expect("an open loop");
             let mut schedule = Schedule::new(load.arrival, rate, Nanos(0), part, load.seed);
             let mut sequences = vec![0; part.count() as usize];
             while schedule.due() < Nanos(20_000_000) {
                 let (link, number) = (schedule.link(), part.number(schedule.link()));
                 let sequence = &mut sequences[link as usize];
-                let payload = content.parts(number, *sequence);
-                let bytes = [payload.head(), payload.body()].concat();
+                let place = Place { connection: number, sequence: *sequence, time_ns: 0 };
+                let bytes = source.message(place, &mut Vec::new()).to_vec();
                 self.messages.push((schedule.due().0, number, bytes));
                 *sequence += 1;
                 schedule.advance();
@@ -185,10 +187,28 @@ mod tests {
         }
     }
 
+    /// Checks that the parts of all shards are the whole load, for several numbers of shards.
+    fn assert_union(load: &Load) {
+        let mut whole = Planned::default();
+        whole.add(load, None, 1);
+        let whole = whole.sorted();
+        assert!(whole.messages.len() > 500 && whole.connections.len() == 48);
+        for count in [1, 2, 3, 4, 7] {
+            for threads in [1, 2, 4] {
+                let mut union = Planned::default();
+                for number in 1..=count {
+                    union.add(load, ProcessShard::new(number, count), threads);
+                }
+                let union = union.sorted();
+                assert!(union == whole, "{load:?}: {count} shards of {threads} threads");
+            }
+        }
+    }
+
     #[test]
     fn shards_together_are_the_whole_load() {
         for arrival in ["constant", "poisson", "burst:7"] {
-            let load = Load {
+            assert_union(&Load {
                 transport: Transport::Ws,
                 connections: 31,
                 idle: 17,
@@ -198,21 +218,21 @@ mod tests {
                 messages: Some(1003),
                 seed: 9,
                 ..Load::default()
-            };
-            let mut whole = Planned::default();
-            whole.add(&load, None, 1);
-            let whole = whole.sorted();
-            assert!(whole.messages.len() > 500 && whole.connections.len() == 48);
-            for count in [1, 2, 3, 4, 7] {
-                for threads in [1, 2, 4] {
-                    let mut union = Planned::default();
-                    for number in 1..=count {
-                        union.add(&load, ProcessShard::new(number, count), threads);
-                    }
-                    let union = union.sorted();
-                    assert!(union == whole, "{arrival}: {count} shards of {threads} threads");
-                }
-            }
+            });
+        }
+    }
+
+    #[test]
+    fn shards_send_the_users_own_messages_of_the_whole_load() {
+        let content = b"plain\n{connection}/{seq}\n{random:9}\n";
+        for payload_order in [PayloadOrder::InTurn, PayloadOrder::Random] {
+            assert_union(&Load {
+                connections: 31,
+                idle: 17,
+                rate_per_s: Some(33_333.3),
+                payload_order,
+                ..lines(content, true)
+            });
         }
     }
 

@@ -3,19 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::Nanos;
 use engine::tls::TlsSettings;
 use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 
+use super::answers::Rules;
 use super::compressed::Precompressed;
 use super::error::{Opened, RunError};
+use super::first_messages::FirstMessages;
+use super::own::{OwnMessages, Source};
 use super::payload::Content;
-use super::plan::Plan;
+use super::plan::{Plan, PlanError};
 use super::process_shard::ProcessShard;
 use super::schedule::Shard;
 use super::tally::Interval;
-use crate::load::{Deflate, Load};
+use crate::load::{Deflate, Load, Match};
 use crate::target::opening::HandshakeRequest;
 use crate::target::url::Url;
 
@@ -195,6 +199,12 @@ pub(crate) struct Shared {
     pub(crate) url: Url,
     pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
+    /// The user's own messages, in place of those.
+    pub(crate) own: Option<OwnMessages>,
+    /// Messages before the load of each connection.
+    pub(crate) first_messages: Option<FirstMessages>,
+    /// Time from 1970 to the beginning of the engines' clock, in nanoseconds.
+    pub(crate) epoch_ns: u64,
     /// Compressed bodies without and with context takeover, for each window that can be negotiated,
     /// from the smallest to the largest. What the server chose is compressed for when the first
     /// connection gets it.
@@ -208,7 +218,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
-    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<Self, PlanError> {
         let url = plan.target.url.with_port(addresses[0].port());
         let shared = Self {
             load: plan.load.clone(),
@@ -220,17 +230,36 @@ impl Shared {
             request: plan.target.request(&url, &plan.load),
             url,
             content: Content::of(&plan.load),
+            own: OwnMessages::of(&plan.load)?,
+            first_messages: FirstMessages::of(&plan.load)?,
+            epoch_ns: since_1970().saturating_sub(Nanos::monotonic().0),
             precompressed: Default::default(),
             source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
             window: Window::unset(),
             gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
         };
-        if plan.load.deflate != Deflate::Off {
+        if plan.load.deflate != Deflate::Off && !plan.load.compresses_own_messages_on_send() {
             // Nearly always the server agrees to what is offered.
             let takes_over = plan.load.deflate == Deflate::Takeover;
             shared.precompressed(plan.load.deflate_window_bits, takes_over);
         }
-        shared
+        Ok(shared)
+    }
+
+    /// Returns the rule for answers, and the messages.
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        let source = self.own.as_ref().map_or(Source::Generated(&self.content), Source::Own);
+        Rules { matching: &self.load.matching, source, verify: self.load.verify }
+    }
+
+    /// Returns true if messages of the server are assembled before they are judged.
+    pub(crate) fn assembles_answers(&self) -> bool {
+        self.judges_answers() || self.first_messages.is_some()
+    }
+
+    /// Returns true if answers are not the plain echoes of generated messages.
+    pub(crate) fn judges_answers(&self) -> bool {
+        self.own.is_some() || self.load.matching != Match::Echo
     }
 
     /// Returns the bodies that are compressed for a window of 9 to 15 bits, without or with context
@@ -240,7 +269,10 @@ impl Shared {
         let sets = &self.precompressed[usize::from(takes_over)];
         let set = &sets[usize::from(window_bits - MIN_DEFLATE_BITS)];
         let settings = || self.load.compressor(window_bits);
-        set.get_or_init(|| Precompressed::new(&self.content, settings(), takes_over))
+        set.get_or_init(|| match &self.own {
+            None => Precompressed::new(&self.content, settings(), takes_over),
+            Some(own) => Precompressed::of_own(own, settings()),
+        })
     }
 
     pub(crate) fn shard(&self, worker: usize) -> Shard {
@@ -315,6 +347,12 @@ impl Shared {
     }
 }
 
+/// Returns the time of the system's clock.
+fn since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use engine::EngineKind;
@@ -325,7 +363,8 @@ mod tests {
     fn gauges_of_two_workers_share_no_cache_line() {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.placement.threads = 16);
-        let shared = Shared::new(&plan, vec!["127.0.0.1:9001".parse().expect("an address")]);
+        let address = "127.0.0.1:9001".parse().expect("an address");
+        let shared = Shared::new(&plan, vec![address]).expect("a plan that can be carried out");
         let places: Vec<usize> =
             shared.gauges.iter().map(|gauges| std::ptr::from_ref(gauges).addr()).collect();
         assert!(places.iter().all(|place| place.is_multiple_of(128)), "{places:x?}");

@@ -58,6 +58,8 @@ pub(crate) struct Tally {
     pub(crate) tcp_connect: Histogram<u64>,
     pub(crate) tls_handshake: Histogram<u64>,
     pub(crate) handshake: Histogram<u64>,
+    /// Time from there to the end of the first messages; `None` where the load has none.
+    pub(crate) first_messages: Option<Histogram<u64>>,
     /// Connections that were complete in the window and were closed for another.
     pub(crate) cycles: u64,
     pub(crate) pings: Pings,
@@ -67,6 +69,8 @@ pub(crate) struct Tally {
     pub(crate) sent: Count,
     /// Echoes received; one that came again counts neither here nor in `latency`.
     pub(crate) received: Count,
+    /// Bytes of the answers in the window, where they are not generated messages.
+    pub(crate) answer_bytes: u64,
     /// Messages whose echo was received and is wrong; included in `received`.
     pub(crate) wrong: u64,
     /// Messages that were planned and not sent, over the whole run.
@@ -163,7 +167,8 @@ impl Tally {
     pub(crate) fn for_load(load: &Load) -> Self {
         let seconds = load.measure.as_nanos().div_ceil(1_000_000_000);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_SERIES);
-        Self::new(seconds, load.rate_per_s.is_some())
+        let first_messages = load.has_first_messages().then(histogram);
+        Self { first_messages, ..Self::new(seconds, load.rate_per_s.is_some()) }
     }
 
     pub(super) fn new(seconds: u32, is_open_loop: bool) -> Self {
@@ -174,11 +179,13 @@ impl Tally {
             tcp_connect: histogram(),
             tls_handshake: histogram(),
             handshake: histogram(),
+            first_messages: None,
             cycles: 0,
             pings: Pings::default(),
             offered: 0,
             sent: Count::default(),
             received: Count::default(),
+            answer_bytes: 0,
             wrong: 0,
             not_sent: 0,
             outstanding: Outstanding::default(),
@@ -333,12 +340,17 @@ impl Tally {
         self.handshake.record(duration_ns(secured, now)).expect(GROWS);
     }
 
-    pub(crate) fn forget_opened(&mut self) {
-        for histogram in
-            [&mut self.connect, &mut self.tcp_connect, &mut self.tls_handshake, &mut self.handshake]
-        {
-            histogram.reset();
+    /// Counts the time that the first messages of a connection took.
+    pub(crate) fn exchanged(&mut self, began: Nanos, now: Nanos) {
+        if let Some(histogram) = &mut self.first_messages {
+            histogram.record(duration_ns(began, now)).expect(GROWS);
         }
+    }
+
+    pub(crate) fn forget_opened(&mut self) {
+        let parts = [&mut self.tcp_connect, &mut self.tls_handshake, &mut self.handshake];
+        let all = parts.into_iter().chain([&mut self.connect]).chain(&mut self.first_messages);
+        all.for_each(Histogram::reset);
     }
 
     /// Counts a fault, in this second of the window if in any; its kind is counted by the caller.
@@ -380,6 +392,10 @@ impl Tally {
         ] {
             sum.add(part).expect(GROWS);
         }
+        if let (Some(sum), Some(part)) = (&mut self.first_messages, &other.first_messages) {
+            sum.add(part).expect(GROWS);
+        }
+        self.answer_bytes += other.answer_bytes;
         if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
             sum.uncorrected.add(&part.uncorrected).expect(GROWS);
             sum.lag.add(&part.lag).expect(GROWS);
@@ -455,6 +471,14 @@ impl CompressionTally {
     /// Notes the server's answer to the offer on one connection.
     pub(crate) fn answered(&mut self, answer: Option<Parameters>) {
         self.is_mixed |= *self.answer.get_or_insert(answer) != answer;
+    }
+
+    /// Counts a compressed message that was sent.
+    #[inline]
+    pub(crate) fn has_sent(&mut self, payload_len: usize, message_len: usize) {
+        self.sent.messages += 1;
+        self.sent.payload_bytes += payload_len as u64;
+        self.sent.message_bytes += message_len as u64;
     }
 
     fn merge(&mut self, other: &Self) {

@@ -133,8 +133,12 @@ pub(crate) fn file_hash(path: &Path) -> io::Result<String> {
     Ok(shortened(digest))
 }
 
+/// Flags whose values are not stored: often a token, a password or the name of a private file.
+const PRIVATE: [&str; 5] =
+    ["--subprotocol", "--payload-file", "--payload-lines", "--first-message", "--expect-first"];
+
 /// Returns the words of a command as they may be stored, enough to repeat it. Directories are left
-/// out, host names and queries of URLs, values of handshake fields, and subprotocols. Other
+/// out, host names and queries of URLs, values of handshake fields, and [`PRIVATE`] ones. Other
 /// arguments of a server's command are stored as they are.
 pub(crate) fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut stored: Vec<String> = Vec::new();
@@ -143,10 +147,9 @@ pub(crate) fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
         let flag = stored.last().map(String::as_str);
         stored.push(match (flag, word.split_once('=')) {
             (Some("--header"), _) => without_value(&word),
-            // Often a token.
-            (Some("--subprotocol"), _) => "...".to_owned(),
+            (Some(flag), _) if PRIVATE.contains(&flag) => "...".to_owned(),
             (_, Some(("--header", field))) => format!("--header={}", without_value(field)),
-            (_, Some(("--subprotocol", _))) => "--subprotocol=...".to_owned(),
+            (_, Some((flag, _))) if PRIVATE.contains(&flag) => format!("{flag}=..."),
             _ => reduced(&word),
         });
     }
@@ -330,6 +333,11 @@ mod tests {
             nested,
             ["sh -c \"cd me '&&' server ws://HOST/ '{port}'\"", "--subprotocol", "..."]
         );
+        for flag in PRIVATE {
+            let joined = format!("{flag}=secret");
+            let words = ["run", flag, "secret", &joined];
+            assert_eq!(stored(&words), ["run", flag, "...", &format!("{flag}=...")]);
+        }
         assert_eq!(stored(&["ws://user:word@[::1]:80/"]), ["ws://[::1]:80/"]);
         assert_eq!(stored(&["ws://name"]), ["ws://HOST"]);
     }

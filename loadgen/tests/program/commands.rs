@@ -80,6 +80,12 @@ fn checkout(name: &str) -> Scratch {
     for name in ["bench-results", "scripts"] {
         symlink(root().join(name), scratch.file(name)).expect("a link");
     }
+    for (name, message) in [
+        ("order.json", "{\"id\":{seq},\"user\":\"user-{connection}\",\"salt\":\"{random:16}\"}"),
+        ("request.json", "{\"id\":{seq}}"),
+    ] {
+        fs::write(scratch.file(name), message).expect("written");
+    }
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     fs::write(scratch.file("chain.pem"), key.cert.pem()).expect("written");
     fs::write(scratch.file("key.pem"), key.signing_key.serialize_pem()).expect("written");

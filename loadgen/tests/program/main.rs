@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "modules of a test")]
 
+mod answers;
 mod commands;
 mod doctor;
 mod documents;
@@ -10,6 +11,7 @@ mod documents;
 mod echo;
 mod ends;
 mod files;
+mod first_messages;
 mod goals;
 mod misbehaving;
 mod modules;

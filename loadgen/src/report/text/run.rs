@@ -4,11 +4,12 @@ use super::notes::notes;
 use super::sessions::load;
 use super::summary;
 use crate::format::{count, grouped, span};
-use crate::load::Load;
+use crate::load::{Load, Match};
 use crate::report::{Blocks, Field, Table};
 use crate::result::{
     Censored, ClockOffset, CompressedMessages, Compression, Document, Errors, Integrity, Latencies,
-    Latency, MANY_CONNECTIONS, Messages, Run, Scenario, Server, ShardLine, ShardRecord, percentile,
+    Latency, MANY_CONNECTIONS, MessageCost, Messages, Run, Scenario, Server, ShardLine,
+    ShardRecord, percentile,
 };
 use crate::run::ProcessShard;
 
@@ -136,6 +137,7 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
             format!("a connection was being opened again {times}: {all} in all, {most} at most"),
         )
     }));
+    fields.extend(run.message_cost.map(|cost| Field::new("", message_cost(cost))));
     fields.extend(run.compression.iter().flat_map(compression));
     fields
         .extend(run.server.as_ref().map(|server| Field::new("server", server_cost(load, server))));
@@ -236,6 +238,8 @@ fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
     let parts =
         [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
     let parts = parts.filter_map(|(name, part)| Some((name, part.as_ref().filter(|_| has_parts)?)));
+    let first = run.latency_ns.first_messages.as_ref().map(|part| ("  first", part));
+    let parts = parts.chain(first);
     let parts = parts.map(|(name, part)| Field::new(name, latency(part, percentiles)));
     let pings = run.pings.map(|pings| {
         Field::new(
@@ -258,10 +262,25 @@ fn echoes(load: &Load, faults: Integrity) -> String {
     if !load.verify && faults.total() == 0 {
         return "counted, not looked at (--no-verify)".to_owned();
     }
-    integrity(faults)
+    integrity(faults).unwrap_or_else(|| match &load.matching {
+        Match::Echo => "all as they were sent (every one checked)".to_owned(),
+        Match::Prefix => "answers that all begin with what was sent (--match prefix)".to_owned(),
+        Match::Contains => "answers that all contain what was sent (--match contains)".to_owned(),
+        Match::Id { answer, .. } => {
+            format!("answers that all have the value of a message in `{answer}` (--match id)")
+        }
+        Match::Any => "answers that were counted, not looked at (--match any)".to_owned(),
+    })
 }
 
-fn integrity(integrity: Integrity) -> String {
+fn message_cost(cost: MessageCost) -> String {
+    let MessageCost { build_ns, check_ns } = cost;
+    let [build, check] = [build_ns, check_ns].map(|ns| span(ns.round() as u64));
+    format!("building one takes {build}, checking its answer {check} (in gen. CPU)")
+}
+
+/// Returns the faults of echoes; `None` where there is none.
+fn integrity(integrity: Integrity) -> Option<String> {
     let Integrity {
         lost,
         lost_with_connection,
@@ -271,7 +290,7 @@ fn integrity(integrity: Integrity) -> String {
         wrong_opcode,
         unsolicited,
     } = integrity;
-    let faults = listed(
+    listed(
         ", ",
         &[
             (lost - lost_with_connection, "lost"),
@@ -282,8 +301,7 @@ fn integrity(integrity: Integrity) -> String {
             (wrong_opcode, "with the wrong opcode"),
             (unsolicited, "that nobody asked for"),
         ],
-    );
-    faults.unwrap_or_else(|| "all as they were sent (every one checked)".to_owned())
+    )
 }
 
 /// Formats the outcomes of all messages, warm-up and drain included. Both sums hold.
@@ -482,11 +500,15 @@ mod tests {
             errors(Errors { closed: 2, timeout: 1, ..Errors::default() }),
             "2 closed by the server, 1 timed out"
         );
-        assert!(integrity(Integrity::default()).contains("every one checked"));
-        assert_eq!(integrity(Integrity { lost: 1500, ..Integrity::default() }), "1,500 lost");
+        let load = Load::default();
+        assert!(echoes(&load, Integrity::default()).contains("every one checked"));
+        let any = Load { matching: Match::Any, ..load.clone() };
+        assert!(echoes(&any, Integrity::default()).contains("not looked at"));
+        let lost = Integrity { lost: 1500, ..Integrity::default() };
+        assert_eq!(echoes(&load, lost), "1,500 lost");
         let with_connection =
             Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() };
-        assert_eq!(integrity(with_connection), "3 lost with their connections");
+        assert_eq!(echoes(&load, with_connection), "3 lost with their connections");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{comparison, peers, proxied, run, side_by_side, summary};
 use crate::compare::Conclusion;
 use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
-use crate::load::{Arrival, Deflate, Load, Payload, Transport};
+use crate::load::{Arrival, Deflate, Load, Match, Payload, PayloadOrder, Transport};
 use crate::report::{Blocks, Field, Table};
 use crate::result::{Count, Document, Presentation, SessionKind, SessionVerdict, Stored};
 use crate::target::subject::Subject;
@@ -106,9 +106,15 @@ pub(crate) fn load(load: &Load) -> String {
         [(1, _)] => "1 byte".to_owned(),
         _ => format!("{} bytes", load.message_bytes),
     };
+    let size = match (&load.payload_file, &load.payload_lines) {
+        (Some(_), _) => format!("a file of {size}"),
+        (None, Some(_)) => format!("lines of {size} on average"),
+        (None, None) => size,
+    };
     let kind = match (load.transport, load.payload) {
         (Transport::Tcp, _) => "a raw stream",
         (_, Payload::Binary) => "binary",
+        _ if load.has_own_messages() => "text",
         (_, Payload::TextAscii) => "ASCII text",
         (_, Payload::TextMixed) => "text of mixed scripts",
         (_, Payload::TextJson) => "JSON",
@@ -128,9 +134,21 @@ pub(crate) fn load(load: &Load) -> String {
         0 => String::new(),
         idle => format!(", beside {} idle connections", grouped(idle.into())),
     };
+    let order = match load.payload_order {
+        PayloadOrder::InTurn => "",
+        PayloadOrder::Random => " in random order",
+    };
+    let template = if load.template && load.has_own_messages() { " with placeholders" } else { "" };
+    let matching = match &load.matching {
+        Match::Echo => String::new(),
+        other => format!(", answers matched by {other}"),
+    };
+    let first = if load.has_first_messages() { ", after first messages" } else { "" };
     let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
     let connections = count(load.connections.into(), "connection");
-    format!("{connections}{tls}{rate}, {size} of {kind}{deflate}{idle}")
+    format!(
+        "{connections}{tls}{rate}, {size} of {kind}{order}{template}{deflate}{matching}{first}{idle}"
+    )
 }
 
 fn noise(document: &Document) -> Blocks {
@@ -294,6 +312,22 @@ mod tests {
         assert!(load(&raw).ends_with(" x 3, 2 KiB of a raw stream"), "{}", load(&raw));
         let json =
             Load { payload: Payload::TextJson, deflate: Deflate::Takeover, ..Load::default() };
+        let own =
+            Load { matching: "id:id".parse().expect("a rule"), skip_first: 1, ..Load::default() };
+        let shown = load(&own);
+        assert!(
+            shown.ends_with(" of binary, answers matched by id:id, after first messages"),
+            "{shown}"
+        );
+        let file = serde_json::json!({ "bytes": 40, "sha256": "0".repeat(64) });
+        let file: Load = serde_json::from_value(serde_json::json!({
+            "payload_lines": file, "message_bytes": 40, "payload": "text-mixed",
+            "payload_order": "random", "template": true,
+        }))
+        .expect("a load");
+        let shown = load(&file);
+        let end = " lines of 40 bytes on average of text in random order with placeholders";
+        assert!(shown.ends_with(end), "{shown}");
         let shown = load(&json);
         assert!(shown.ends_with(" of JSON, compressed with context takeover"), "{shown}");
     }

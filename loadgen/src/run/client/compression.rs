@@ -10,6 +10,7 @@
 
 use engine::{Nanos, Output, Worker};
 use protocol::deflate::{History, Inflater, MIN_DEFLATE_BITS};
+use protocol::frame::RSV1;
 use protocol::handshake::deflate::Parameters;
 use protocol::{Limits, MessageKind, ProtocolError};
 
@@ -17,6 +18,7 @@ use super::super::check::{Judged, PartialEcho};
 use super::super::compressed::{Compressor, Precompressed, Scratch, push_messages};
 use super::super::ledger::Ledger;
 use super::super::outgoing::Outgoing;
+use super::super::payload::Parts;
 use super::super::shared::Shared;
 use super::super::tally::CompressionTally;
 use super::Client;
@@ -55,8 +57,8 @@ enum Encoder {
     Plain,
     /// Messages were compressed before the run.
     Before { window_bits: u8, takes_over: bool },
-    /// Messages are compressed one after the other, for a window of this size, until a cycle
-    /// begins.
+    /// Messages are compressed one after the other, for a window of this size. Generated ones are
+    /// until a cycle begins.
     Now { window_bits: u8, compressor: Box<Compressor> },
 }
 
@@ -117,14 +119,22 @@ impl Compression {
         let window_bits = agreed.client_max_window_bits;
         let Some(first) = first.filter(|_| window_bits >= MIN_DEFLATE_BITS) else { return };
         let takes_over = !agreed.client_no_context_takeover;
-        link.encoder = if takes_over && first % shared.content.cycle() > 0 {
-            let compressor = Box::new(Compressor::new(shared.load.compressor(window_bits)));
+        let is_compressed_on_send = match shared.own {
+            Some(_) => shared.load.compresses_own_messages_on_send(),
+            None => takes_over && first % shared.content.cycle() > 0,
+        };
+        link.encoder = if is_compressed_on_send {
+            let settings = shared.load.compressor(window_bits);
+            let compressor = Box::new(Compressor::new(settings, takes_over));
             Encoder::Now { window_bits, compressor }
         } else {
             // Compressed now where the server's answer is another than before.
             shared.precompressed(window_bits, takes_over);
+            // Messages of the server that come first are in its window alone.
+            let is_ours = link.history.is_none() || !shared.assembles_answers();
             link.may_be_same = takes_over == link.history.is_some()
-                && window_bits <= agreed.server_max_window_bits;
+                && window_bits <= agreed.server_max_window_bits
+                && is_ours;
             Encoder::Before { window_bits, takes_over }
         };
     }
@@ -168,12 +178,58 @@ impl Compression {
                 }
                 Encoder::Plain => break,
             };
-            outgoing.send_compressed(content.kind(), &parts, out);
-            tally.sent.messages += 1;
-            tally.sent.payload_bytes += parts.len() as u64;
-            tally.sent.message_bytes += content.len_of(connection, sequence) as u64;
+            outgoing.send_payload(content.kind(), &parts, RSV1, out);
+            tally.has_sent(parts.len(), content.len_of(connection, sequence));
         }
         sequences.start
+    }
+
+    /// Returns the compressed payload of one of the user's own messages, by its index; `None` where
+    /// the connection sends without compression.
+    pub(super) fn own_parts<'a>(
+        &'a mut self,
+        shared: &'a Shared,
+        tally: &mut CompressionTally,
+        link: u32,
+        index: usize,
+        message: &[u8],
+    ) -> Option<Parts<'a>> {
+        let Self { links, scratch, .. } = self;
+        match &mut links[link as usize].encoder {
+            Encoder::Plain => None,
+            Encoder::Before { window_bits, takes_over } => {
+                Some(shared.precompressed(*window_bits, *takes_over).own_parts(index))
+            }
+            Encoder::Now { compressor, .. } => {
+                tally.compressed_on_send += 1;
+                Some(compressor.deflate(message, scratch))
+            }
+        }
+    }
+
+    /// Appends a piece of a compressed message to `message`, inflated.
+    pub(super) fn inflate_whole(
+        &mut self,
+        limits: &Limits,
+        link: u32,
+        (first, last): (bool, bool),
+        piece: &[u8],
+        message: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let link = link as usize;
+        if first {
+            self.inflaters.extend(self.links[link].echo.take_inflater());
+            self.links[link].echo = self.inflater(link);
+        }
+        let LinkCompression { echo, history, .. } = &mut self.links[link];
+        let CompressedEcho::Inflating(inflater) = echo else { return Ok(()) };
+        let (scratch, history) = (&mut self.inflated, history.as_deref_mut());
+        let take = |inflated: &[u8]| message.extend_from_slice(inflated);
+        inflater.inflate_all(limits, piece, last, scratch, history, take)?;
+        if last {
+            self.inflaters.extend(self.links[link].echo.take_inflater());
+        }
+        Ok(())
     }
 
     /// Takes a piece of a compressed echo. Returns the judgement at its end.
@@ -233,8 +289,12 @@ impl Compression {
     /// because every byte is compared.
     fn inflating(&mut self, of: &EchoContext<'_>) -> CompressedEcho {
         self.keep_history(of);
+        self.inflater(of.link)
+    }
+
+    fn inflater(&mut self, link: usize) -> CompressedEcho {
         let mut inflater = self.inflaters.pop().unwrap_or_default();
-        inflater.begin(MessageKind::Binary, self.links[of.link].history.as_deref_mut());
+        inflater.begin(MessageKind::Binary, self.links[link].history.as_deref_mut());
         CompressedEcho::Inflating(inflater)
     }
 

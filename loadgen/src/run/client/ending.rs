@@ -11,6 +11,7 @@ use super::super::ledger::Ledger;
 use super::super::pace::PaceMeter;
 use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
+use super::opening::Unopened;
 use super::{CLOSING_TIME, Client, ConnectionState, NORMAL_CLOSURE, Stage, WorkerPhase};
 use crate::load::Transport;
 use crate::result::Errors;
@@ -103,15 +104,22 @@ impl Client {
             return;
         }
         self.outgoing.close(close.code(), out);
-        self.tally.errors.closed += 1;
         let code = close.code().map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         let reason = quoted(close.reason());
         let colon = if reason.is_empty() { "" } else { ": " };
-        self.end(link, format!("sent a Close ({code}{colon}{reason})"), out);
+        let why = format!("sent a Close ({code}{colon}{reason})");
+        if let Stage::FirstMessages { .. } = self.links[link as usize].stage {
+            return self.first_messages_failed(link, format!("the server {why}"), out);
+        }
+        self.tally.errors.closed += 1;
+        self.end(link, why, out);
     }
 
     /// Ends a connection because of a fault that is counted already.
     pub(super) fn end(&mut self, link: u32, why: String, out: &mut Output<'_>) {
+        if let Stage::FirstMessages { .. } = self.links[link as usize].stage {
+            return self.first_messages_failed(link, format!("the server {why}"), out);
+        }
         out.close(CloseMode::Flush);
         self.lose(link, why);
     }
@@ -201,13 +209,17 @@ impl Client {
                 self.lose(link, describe(cause));
             }
             (Stage::Handshaking { .. }, Cause::Layer(_)) => {
-                self.not_open(link, describe(cause), true);
+                self.not_open(link, describe(cause), Unopened::Handshake);
+            }
+            (Stage::FirstMessages { .. }, _) => {
+                let detail = format!("the server {}", describe(cause));
+                self.not_open(link, detail, Unopened::FirstMessages);
             }
             (Stage::Handshaking { .. }, _) => {
                 self.not_open(
                     link,
                     format!("the server {} without answering", describe(cause)),
-                    true,
+                    Unopened::Handshake,
                 );
             }
             _ => {}
@@ -225,8 +237,10 @@ impl Client {
         let deadline = w.now() + CLOSING_TIME;
         for link in 0..self.links.len() {
             let state = &mut self.links[link];
-            let is_open = matches!(state.stage, Stage::Open);
-            if let (Some(id), Stage::Open | Stage::Handshaking { .. }) = (state.id, &state.stage) {
+            let is_open = matches!(state.stage, Stage::Open | Stage::FirstMessages { .. });
+            if let (Some(id), true) =
+                (state.id, is_open || matches!(state.stage, Stage::Handshaking { .. }))
+            {
                 state.stage = Stage::Closing;
                 w.with(id, |_, out| match is_open {
                     true => self.say_goodbye(deadline, out),

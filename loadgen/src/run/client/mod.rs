@@ -4,8 +4,10 @@
 //! checks the worker's own time. This module has their shared state and the callbacks of the
 //! engine.
 
+mod answers;
 mod compression;
 mod ending;
+mod first_messages;
 mod opening;
 mod receiving;
 mod sending;
@@ -33,6 +35,7 @@ use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
 use crate::load::Transport;
 use crate::target::opening::{Failures, Opening};
+use answers::Answers;
 use compression::Compression;
 use ending::describe;
 use receiving::Echo;
@@ -130,6 +133,12 @@ enum Stage {
         times: OpeningTimes,
         opening: Box<Opening>,
     },
+    /// The first messages are being exchanged since `began`. `to_skip`: messages of the server that
+    /// are still to be skipped.
+    FirstMessages {
+        began: Nanos,
+        to_skip: u32,
+    },
     Open,
     /// We have ended it, or know that it has ended.
     Closing,
@@ -181,6 +190,11 @@ pub struct Client {
     outgoing: Outgoing,
     /// State of compression; `None` where none is offered.
     compression: Option<Box<Compression>>,
+    /// State of own messages, of answers that are not echoes, and of first messages; `None` where
+    /// the load has none of them.
+    answers: Option<Box<Answers>>,
+    /// True if messages are generated and echoed, without compression.
+    is_plain: bool,
     limits: Limits,
     tally: Tally,
     phase: WorkerPhase,
@@ -250,6 +264,8 @@ impl Client {
             idle_shard,
             reports,
             compression: Compression::new(&shared, links.len()),
+            answers: Answers::new(&shared, links.len()),
+            is_plain: shared.load.offer().is_none() && !shared.judges_answers(),
             links,
             dirty: Vec::with_capacity(shard.count() as usize),
             next_turn: Vec::new(),
@@ -401,7 +417,7 @@ impl Handler for Client {
         } else if let Stage::Connecting { began, .. } = state.stage {
             let times = OpeningTimes { began, connected: self.now, secured: self.now };
             match self.shared.load.transport {
-                Transport::Tcp => self.now_open(link, times, None, out),
+                Transport::Tcp => self.handshake_done(link, times, None, out),
                 Transport::Ws | Transport::Wss => self.request(link, times, out),
             }
         }
@@ -435,10 +451,14 @@ impl Handler for Client {
         let state = &mut self.links[c.link as usize];
         state.heard_at = self.now;
         match (&state.stage, self.shared.load.transport.is_websocket()) {
-            (Stage::Open | Stage::Closing, true) => match self.compression {
-                None => self.read_frames::<false>(c, bytes, out),
-                Some(_) => self.read_frames::<true>(c, bytes, out),
-            },
+            (Stage::Open | Stage::Closing, true) => {
+                if self.is_plain {
+                    self.read_frames::<false, false>(c, bytes, out);
+                } else {
+                    self.read_otherwise(c, bytes, out);
+                }
+            }
+            (Stage::FirstMessages { .. }, _) => self.read_otherwise(c, bytes, out),
             (Stage::Open, false) => self.read_raw(c.link, bytes, out),
             (Stage::Handshaking { .. }, _) => {
                 if let Some(response) = self.read_response(c.link, bytes, out) {
@@ -446,7 +466,7 @@ impl Handler for Client {
                         c.protocol = Connection::with_deflate(Role::Client);
                     }
                     // Nearly always nothing follows the response.
-                    self.read_frames::<true>(c, &mut bytes[response.used..], out);
+                    self.read_otherwise(c, &mut bytes[response.used..], out);
                 }
             }
             (Stage::Closing | Stage::Closed | Stage::Connecting { .. }, _) => {}
@@ -463,6 +483,10 @@ impl Handler for Client {
             Stage::Handshaking { .. } => {
                 let detail = "the server closed the connection without answering".to_owned();
                 self.handshake_failed(c.link, detail, out);
+            }
+            Stage::FirstMessages { .. } => {
+                let detail = format!("the server {}", describe(&Cause::PeerClosed));
+                self.first_messages_failed(c.link, detail, out);
             }
             _ => out.close(CloseMode::Flush),
         }
@@ -482,6 +506,7 @@ impl Handler for Client {
                 let detail = format!("no answer within {:?}", self.shared.load.connect_timeout);
                 self.handshake_failed(c.link, detail, out);
             }
+            Stage::FirstMessages { .. } => self.first_messages_late(c.link, out),
             _ => out.close(CloseMode::Abort),
         }
     }

@@ -25,6 +25,14 @@ pub(super) fn next_address(first: usize, failures: usize, addresses: usize) -> O
     (failures < addresses).then(|| (first + failures) % addresses)
 }
 
+/// Part of an opening that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unopened {
+    Connect,
+    Handshake,
+    FirstMessages,
+}
+
 impl Client {
     /// Begins the connections that are due, or reports that all are open. It runs at the end of a
     /// turn, because a Close may come together with a response.
@@ -93,19 +101,42 @@ impl Client {
         self.links[link as usize].stage = Stage::Handshaking { times, opening: Box::new(opening) };
     }
 
-    /// Handles a connection that is open. `answer`: what the server has agreed to of the offered
-    /// compression.
-    pub(super) fn now_open(
+    /// Handles a connection whose opening handshake is complete. `answer`: what the server has
+    /// agreed to of the offered compression.
+    pub(super) fn handshake_done(
         &mut self,
         link: u32,
         times: OpeningTimes,
         answer: Option<Parameters>,
         out: &mut Output<'_>,
     ) {
-        let is_load = self.phase != WorkerPhase::Connecting;
-        if !is_load || self.position.second().is_some() {
+        if self.is_measured_opening() {
             self.tally.opened(times, self.now);
         }
+        if let Some(compression) = &mut self.compression {
+            self.tally.compression.answered(answer);
+            let first = self.links[link as usize].ledger.next();
+            compression.open(
+                &self.shared,
+                link,
+                answer,
+                (link < self.shard.count()).then_some(first),
+            );
+        }
+        match self.shared.first_messages {
+            None => self.now_open(link, out),
+            Some(_) => self.begin_first_messages(link, out),
+        }
+    }
+
+    /// Returns true if the times of opening a connection count now: before the load, and in the
+    /// window.
+    pub(super) fn is_measured_opening(&self) -> bool {
+        self.phase == WorkerPhase::Connecting || self.position.second().is_some()
+    }
+
+    /// Handles a connection that is open, and whose load may begin.
+    pub(super) fn now_open(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         if let Some(since) = state.down_since.take() {
             self.tally.outages.add(self.now.since(since));
@@ -117,10 +148,8 @@ impl Client {
         state.left = self.shared.load.messages_per_connection.unwrap_or(u32::MAX);
         self.opening -= 1;
         self.open += 1;
-        if let Some(compression) = &mut self.compression {
-            self.tally.compression.answered(answer);
-            let first = (link < self.shard.count()).then_some(state.first);
-            compression.open(&self.shared, link, answer, first);
+        if let Some(answers) = &mut self.answers {
+            answers.open(link, state.first);
         }
         self.begin_life(link, out);
         if self.phase == WorkerPhase::Loading && link < self.shard.count() {
@@ -145,7 +174,7 @@ impl Client {
                 if let Some(faults) = &response.faults {
                     self.tally.add_faults(faults);
                 }
-                self.now_open(link, times, response.deflate, out);
+                self.handshake_done(link, times, response.deflate, out);
             }),
             Err(error) => {
                 self.handshake_failed(link, error.to_string(), out);
@@ -160,7 +189,7 @@ impl Client {
     pub(super) fn handshake_failed(&mut self, link: u32, detail: String, out: &mut Output<'_>) {
         self.links[link as usize].stage = Stage::Closing;
         out.close(CloseMode::Abort);
-        self.not_open(link, detail, true);
+        self.not_open(link, detail, Unopened::Handshake);
     }
 
     pub(super) fn not_connected(&mut self, link: u32) {
@@ -169,33 +198,39 @@ impl Client {
             Stage::Connecting { failures, .. } => describe_failures(&failures),
             _ => String::new(),
         };
-        self.not_open(link, detail, false);
+        self.not_open(link, detail, Unopened::Connect);
     }
 
-    /// Handles a connection that could not be opened, or whose handshake failed.
-    pub(super) fn not_open(&mut self, link: u32, detail: String, is_handshake: bool) {
+    /// Handles a connection that could not be opened, because of the part that failed.
+    pub(super) fn not_open(&mut self, link: u32, detail: String, part: Unopened) {
         self.opening -= 1;
         if self.is_over() {
             return;
         }
-        self.tally.errors.handshake += u64::from(is_handshake);
-        self.tally.errors.connect += u64::from(!is_handshake);
+        let is_connected = part != Unopened::Connect;
+        self.tally.errors.handshake += u64::from(is_connected);
+        self.tally.errors.connect += u64::from(!is_connected);
         self.tally.unopened += 1;
         if self.phase == WorkerPhase::Connecting {
             self.phase = WorkerPhase::Waiting;
         }
         if self.phase == WorkerPhase::Waiting {
             let url = self.shared.url.to_string();
-            return self.report_failure(|opened| match is_handshake {
-                true => RunError::Handshake { url, detail, opened },
-                false => RunError::Connect { detail, opened },
+            return self.report_failure(|opened| match part {
+                Unopened::Connect => RunError::Connect { detail, opened },
+                Unopened::Handshake => RunError::Handshake { url, detail, opened },
+                Unopened::FirstMessages => RunError::FirstMessages { url, detail, opened },
             });
         }
         self.tally.failed(self.position.second());
-        let prefix = if is_handshake { "the opening handshake fails: " } else { "" };
+        let prefix = match part {
+            Unopened::Connect => "",
+            Unopened::Handshake => "the opening handshake fails: ",
+            Unopened::FirstMessages => "the first messages fail: ",
+        };
         self.fail(link, format!("{prefix}{detail}"));
         // After a failed handshake, the end of the TCP connection is reported later.
-        if !is_handshake && self.shared.load.reconnect {
+        if !is_connected && self.shared.load.reconnect {
             self.retry(link);
         }
         self.check_all_lost(detail);

@@ -6,20 +6,42 @@ use protocol::{Event, MessageKind, Opcode, ProtocolError};
 use super::super::check::{self, EchoOutcome, Judged};
 use super::super::ledger::Times;
 use super::super::tally::duration_ns;
-use super::{Client, Conn, WorkerPhase};
+use super::{Client, Conn, Stage, WorkerPhase};
 
 /// Echo as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Echo {
-    times: Times,
+    pub(super) times: Times,
     /// Time of its arrival, and the second of the window, if it came within one.
-    at: Nanos,
-    second: Option<u32>,
+    pub(super) at: Nanos,
+    pub(super) second: Option<u32>,
 }
 
 impl Client {
-    /// Reads frames. `DEFLATE`: the load offers compression.
-    pub(super) fn read_frames<const DEFLATE: bool>(
+    /// Reads frames of an open connection, or of one whose first messages are being exchanged, in
+    /// the way that its load needs.
+    #[inline(never)]
+    pub(super) fn read_otherwise(&mut self, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
+        let is_first = matches!(self.links[c.link as usize].stage, Stage::FirstMessages { .. });
+        if is_first || self.shared.judges_answers() {
+            self.read_frames::<true, true>(c, bytes, out);
+        } else if self.is_plain {
+            self.read_frames::<false, false>(c, bytes, out);
+        } else {
+            self.read_frames::<true, false>(c, bytes, out);
+        }
+    }
+
+    /// Reads what follows the first messages, unless they have failed.
+    fn read_on(&mut self, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
+        if matches!(self.links[c.link as usize].stage, Stage::Open) {
+            self.read_otherwise(c, bytes, out);
+        }
+    }
+
+    /// Reads frames. `DEFLATE`: the load may offer compression. `WHOLE`: messages are assembled, as
+    /// first messages are, and answers that are not the echoes of generated messages.
+    pub(super) fn read_frames<const DEFLATE: bool, const WHOLE: bool>(
         &mut self,
         c: &mut Conn,
         bytes: &mut [u8],
@@ -32,6 +54,18 @@ impl Client {
                     let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
                     let (payload, is_compressed) = (chunk.payload.clone(), chunk.compressed);
                     c.protocol.skip(chunk);
+                    if WHOLE {
+                        let of = (kind, (first, last), is_compressed);
+                        match self.read_piece(c.link, of, &bytes[payload], out) {
+                            Ok(true) => continue,
+                            // The first messages are over, and perhaps the connection.
+                            Ok(false) => return self.read_on(c, &mut bytes[at..], out),
+                            Err(error) => {
+                                c.protocol.fail();
+                                return self.breaks_protocol(c.link, &error, out);
+                            }
+                        }
+                    }
                     // Echoes that come after the drain are counted as lost already. Where a message
                     // is kept, its true echo may still come before the server's Close.
                     if self.phase == WorkerPhase::Closing
@@ -148,13 +182,13 @@ impl Client {
         self.count(echo);
     }
 
-    fn count_wrong(&mut self, second: Option<u32>) {
+    pub(super) fn count_wrong(&mut self, second: Option<u32>) {
         self.tally.wrong += 1;
         self.tally.failed(second);
     }
 
     #[inline]
-    fn count(&mut self, echo: Echo) {
+    pub(super) fn count(&mut self, echo: Echo) {
         let Echo { times, at, second } = echo;
         if self.schedule.is_some() {
             let planned = self.shared.window.position(times.due).second();
@@ -180,6 +214,9 @@ impl Client {
             self.tally.integrity.corrupted += 1;
             self.count_wrong(held.1.second);
             self.count(held.1);
+        }
+        if self.answers.is_some() {
+            self.release_unexplained(link);
         }
     }
 

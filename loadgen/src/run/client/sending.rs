@@ -1,5 +1,6 @@
 //! Sending: at the end of a turn, just before the enter that carries it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use engine::{Nanos, Output, Worker};
@@ -61,19 +62,34 @@ impl Client {
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let unwritten = state.unwritten..state.ledger.next();
-        let connection = self.shard.number(link);
-        let left = match &mut self.compression {
-            None => self.outgoing.send(&self.shared.content, connection, unwritten.clone(), out),
-            Some(compression) => {
-                let tally = &mut self.tally.compression;
-                let of = (link, connection);
-                let range = unwritten.clone();
-                compression.send(&self.shared, &mut self.outgoing, tally, of, range, out)
-            }
+        let left = if self.is_plain {
+            let (content, connection) = (&self.shared.content, self.shard.number(link));
+            state.unwritten = self.outgoing.send(content, connection, unwritten.clone(), out);
+            state.unwritten
+        } else {
+            let left = self.write_otherwise(link, unwritten.clone(), out);
+            self.links[link as usize].unwritten = left;
+            left
         };
-        state.unwritten = left;
         if left != unwritten.end {
             self.write_later(link, left != unwritten.start);
+        }
+    }
+
+    /// Writes messages that are not plain generated ones. Returns the first that is left.
+    #[inline(never)]
+    fn write_otherwise(&mut self, link: u32, unwritten: Range<u64>, out: &mut Output<'_>) -> u64 {
+        if self.shared.own.is_some() {
+            return self.write_own(link, unwritten, out);
+        }
+        let of = (link, self.shard.number(link));
+        let (shared, outgoing) = (&self.shared, &mut self.outgoing);
+        match &mut self.compression {
+            None => outgoing.send(&shared.content, of.1, unwritten, out),
+            Some(compression) => {
+                let tally = &mut self.tally.compression;
+                compression.send(shared, outgoing, tally, of, unwritten, out)
+            }
         }
     }
 
@@ -170,7 +186,7 @@ impl Client {
         }
         self.tally.sent(count, position.second());
         self.write(link, out);
-        if self.compression.is_some() {
+        if !self.is_plain {
             let next = self.links[link as usize].ledger.next();
             self.note_entered(link, next - u64::from(count));
         }
