@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::{OUTPUT, print, print_plain, terminal, usage, with_causes};
-use crate::report::export::{csv, hgrm, interval_log};
+use crate::report::export::run::{csv, hgrm, interval_log};
 use crate::report::{Blocks, Format};
 use crate::result::{Document, Run};
 

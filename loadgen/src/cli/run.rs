@@ -289,7 +289,7 @@ impl RunArguments {
         };
         let engine_of_generator = last.map_or("", |(plan, _)| plan.placement.engine.name());
         Document {
-            subject: Subject { engine, ..Subject::of_command(words) },
+            subject: Subject { engine, ..Subject::of_command(words, None) },
             scenarios: measured.scenarios(),
             runs: measured.runs.iter().map(|(_, run)| run.clone()).collect(),
             verdict: measured.goals.clone().map(SessionVerdict::Goals),

@@ -14,8 +14,9 @@ use super::documents::{commands, documents, root};
 use super::{Scratch, loadgen, text};
 
 /// Commands that are not run here, by their beginning, and the reason.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("duel ", "loadgen/tests/run/duel.rs runs it"),
+    ("ci ", "loadgen/tests/run/ci.rs runs it"),
     ("aa ", "loadgen/tests/run/duel.rs runs it"),
     ("proof ", "takes a minute in a debug build; duel.rs runs it"),
     ("history ", "needs a git checkout; stored.rs runs it"),

@@ -9,6 +9,7 @@ mod documents;
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
 mod echo;
 mod ends;
+mod exported;
 mod files;
 mod goals;
 mod misbehaving;

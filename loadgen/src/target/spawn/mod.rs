@@ -13,7 +13,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -47,12 +47,14 @@ const KEPT_LINES: usize = 8;
 const PORT_ATTEMPTS: usize = 5;
 
 /// A server to start. Only the load generator's own binary can: it has the subcommand `GUARD`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spawn {
     /// Program and arguments, `{port}` not yet replaced.
     pub command: Vec<String>,
     /// The processors it is confined to; empty: wherever it may run.
     pub cpus: Vec<usize>,
+    /// Its working directory; `None`: that of this program.
+    pub directory: Option<PathBuf>,
 }
 
 /// Reason why a server could not be started.
@@ -115,7 +117,7 @@ impl Spawn {
     /// Splits `command` into words as a POSIX shell would.
     pub(crate) fn parse(command: &str) -> Result<Self, SpawnError> {
         match shlex::split(command) {
-            Some(words) if !words.is_empty() => Ok(Self { command: words, cpus: Vec::new() }),
+            Some(words) if !words.is_empty() => Ok(Self { command: words, ..Self::default() }),
             _ => Err(SpawnError::Command(command.to_owned())),
         }
     }
@@ -285,7 +287,11 @@ impl Server {
     fn launch(spawn: &Spawn, port: u16) -> io::Result<Self> {
         let cpus = spawn.cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let (control, other_end) = UnixStream::pair()?;
-        let mut supervisor = Command::new(MYSELF)
+        let mut supervisor = Command::new(MYSELF);
+        if let Some(directory) = &spawn.directory {
+            supervisor.current_dir(directory);
+        }
+        let mut supervisor = supervisor
             .arg0("sparring-loadgen")
             .args([GUARD, SUPERVISE, &cpus, &encode_limits(inherited_limits())])
             .args(spawn.words(port))
