@@ -276,7 +276,7 @@ fn failed(why: &str) -> String {
 /// Appends a text to the summary of the job, where the CI system has one. The verdict does not
 /// depend on it.
 fn append_to_summary(text: &str) {
-    let Some(path) = env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else {
+    let Some(path) = env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty() && !text.is_empty()) else {
         return;
     };
     let file = File::options().append(true).create(true).open(&path);

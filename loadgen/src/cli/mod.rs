@@ -105,8 +105,8 @@ enum Command {
     /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or
     /// inconclusive.
     Duel(Box<pairs::DuelArguments>),
-    /// Compare a server with its base on a runner of a CI system, with a control: a table as Markdown,
-    /// annotations, and an exit code.
+    /// Compare a server with its base on a runner of a CI system, with a control: a table as
+    /// Markdown, annotations, and an exit code.
     Ci(Box<ci::CiArguments>),
     /// Record this machine's noise: one server against itself.
     Aa(Box<pairs::AaArguments>),
@@ -114,8 +114,8 @@ enum Command {
     List(selection::ListArguments),
     /// Show one stored session.
     Show(selection::ShowArguments),
-    /// Write stored sessions in the formats of other programs: Bencher, github-action-benchmark, JUnit,
-    /// OpenMetrics, Otava, Markdown.
+    /// Write stored sessions in the formats of other programs: Bencher, github-action-benchmark,
+    /// JUnit, OpenMetrics, Otava, Markdown.
     Export(export::ExportArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
     Compare(compare::CompareArguments),

@@ -282,7 +282,8 @@ impl PairsArguments {
         Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))
     }
 
-    /// Returns the command that carries the experiment out. Fails if the processors may not be used.
+    /// Returns the command that carries the experiment out. Fails if the processors may not be
+    /// used.
     pub(super) fn command<'a>(
         &'a self,
         experiment: &'a Experiment,

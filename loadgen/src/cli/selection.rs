@@ -125,7 +125,8 @@ impl ShowArguments {
     }
 }
 
-/// Returns a session as `show` prints it, with the thresholds that are known in a folder of results.
+/// Returns a session as `show` prints it, with the thresholds that are known in a folder of
+/// results.
 pub(super) fn shown(results: &Path, stored: &Stored) -> anyhow::Result<Blocks> {
     let document = &stored.document;
     let is_compared = document.session.kind == SessionKind::Ab;

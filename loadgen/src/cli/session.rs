@@ -332,12 +332,12 @@ impl ExperimentCommand<'_> {
         (blocks, code)
     }
 
-    /// Stores the session and writes it to the file of `--json`. Then prints its text and the name of
-    /// the stored file, and returns that name.
+    /// Stores the session and writes it to the file of `--json`. Then prints its text and the name
+    /// of the stored file, and returns that name.
     ///
     /// `to_error` is true if standard output belongs to a document, so that the text goes to
-    /// standard error. The text also goes there where the session cannot be written. Then the document
-    /// goes to standard output, so that no result is lost.
+    /// standard error. The text also goes there where the session cannot be written. Then the
+    /// document goes to standard output, so that no result is lost.
     fn keep(
         &self,
         Concluded { document, blocks, .. }: &Concluded,

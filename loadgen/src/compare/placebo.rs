@@ -148,7 +148,7 @@ mod tests {
         document.verdict = Some(SessionVerdict::Comparison(judged(&document)));
         let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json");
         let schema = std::fs::read(schema).expect("the schema is there");
-        let json = document.to_json().expect("JSON");
+        let json = serde_json::to_string(&document).expect("JSON");
         let value = serde_json::from_str(&json).expect("JSON");
         jsonschema::validate(&serde_json::from_slice(&schema).expect("JSON"), &value)
             .expect("the document follows the schema");

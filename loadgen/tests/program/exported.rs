@@ -151,7 +151,7 @@ fn otava_finds_the_step_in_exported_sessions() {
     );
     fs::write(&config, yaml).expect("written");
     let script = "import sys\nfrom otava.main import main\n\
-                  sys.argv = ['otava', '--config-file', sys.argv[1], 'analyze', 'echo', '--since=2026-01-01']\nmain()";
+                  sys.argv = ['otava', 'analyze', 'echo', '--config-file', sys.argv[1], '--since=2026-01-01']\nmain()";
     let Some(said) = python("otava.main", script, &config) else { return };
     assert!(said.contains("2026-03-07 09:30:00"), "{said}");
     let change = said.lines().find(|line| line.contains('%')).expect("a change point");

@@ -1,5 +1,5 @@
-//! `ci` from its user's view: three arms, Markdown, annotations, and exit codes. Verdicts are tested
-//! on recorded noise (`src/compare/placebo.rs`).
+//! `ci` from its user's view: three arms, Markdown, annotations, and exit codes. Verdicts are
+//! tested on recorded noise (`src/compare/placebo.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
