@@ -17,7 +17,7 @@ use crate::compare::{Conclusion, MIN_PAIRS};
 use crate::experiment::{Arm, Experiment, Setup, arm_name};
 use crate::report::annotations::{Annotation, Level, annotations};
 use crate::report::{Blocks, Format};
-use crate::result::{Presentation, SessionVerdict};
+use crate::result::{Placebo, Presentation, SessionVerdict};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,7 +86,7 @@ pub(super) struct CiArguments {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(MIN_PAIRS as i64..=1000))]
     rounds: u32,
 
-    /// Write the result as Markdown too; - is standard output, which then has nothing else.
+    /// Write the result as Markdown too; - prints Markdown in place of text.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     markdown: Option<PathBuf>,
 
@@ -99,13 +99,15 @@ pub(super) struct CiArguments {
 
 impl CiArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        let to_error = self.has_standard_output()?;
+        let to_error = self.pairs.session.has_standard_output();
+        // Otherwise the Markdown has a file of its own.
+        let is_printed = self.markdown.as_deref() == Some(Path::new("-"));
         let placebo_folder = self.placebo_folder()?;
         let (experiment, setup) = self.experiment(placebo_folder.path())?;
-        let format = FormatArguments::default();
+        let format = FormatArguments::new(is_printed);
         let command = self.pairs.command(&experiment, &setup, &self.judge, format, DUEL_PAIRS)?;
-        let mut output =
-            self.markdown.as_deref().map(|path| Output::open("--markdown", path)).transpose()?;
+        let file = self.markdown.as_deref().filter(|_| !is_printed);
+        let mut output = file.map(|path| Output::open("--markdown", path)).transpose()?;
         let finished = command.finish();
         let annotated = annotated(&finished);
         if is_on_github() {
@@ -120,17 +122,6 @@ impl CiArguments {
         }
         append_to_summary(&text);
         finished.fault.map_or(Ok(finished.code), |fault| Err(fault.into()))
-    }
-
-    /// Returns true if standard output belongs to a document or to Markdown.
-    fn has_standard_output(&self) -> anyhow::Result<bool> {
-        let is_of_markdown = self.markdown.as_deref() == Some(Path::new("-"));
-        if is_of_markdown && self.pairs.session.has_standard_output() {
-            return Err(usage(
-                "--json - and --markdown - would be mixed up: only one of them can have standard output",
-            ));
-        }
-        Ok(is_of_markdown || self.pairs.session.has_standard_output())
     }
 
     fn placebo_folder(&self) -> anyhow::Result<PlaceboFolder> {
@@ -256,7 +247,7 @@ fn annotated(finished: &anyhow::Result<Finished>) -> Vec<Annotation> {
 }
 
 fn cannot_tell(conclusion: &Conclusion) -> bool {
-    conclusion.placebo.as_ref().is_some_and(|placebo| placebo.cannot_tell())
+    conclusion.placebo.as_ref().is_some_and(Placebo::cannot_tell)
 }
 
 /// Returns all sessions as Markdown, with a final newline; nothing after a dry run.
@@ -276,7 +267,9 @@ fn failed(why: &str) -> String {
 /// Appends a text to the summary of the job, where the CI system has one. The verdict does not
 /// depend on it.
 fn append_to_summary(text: &str) {
-    let Some(path) = env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty() && !text.is_empty()) else {
+    let Some(path) =
+        env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty() && !text.is_empty())
+    else {
         return;
     };
     let file = File::options().append(true).create(true).open(&path);

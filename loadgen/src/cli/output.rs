@@ -48,6 +48,10 @@ pub(super) struct FormatArguments {
 }
 
 impl FormatArguments {
+    pub(super) fn new(markdown: bool) -> Self {
+        Self { markdown }
+    }
+
     pub(super) fn format(self) -> Format {
         if self.markdown { Format::Markdown } else { Format::Terminal { width: terminal::width() } }
     }

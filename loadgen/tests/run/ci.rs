@@ -95,7 +95,6 @@ fn unusable_flags_of_ci_end_with_2_and_start_nothing() {
         (&["--head-name", "base"], "beside `placebo`"),
         (&["--head-commit", "main"], "is not a valid commit"),
         (&["--threshold", "p99"], "METRIC=PERCENT"),
-        (&["--json", "-", "--markdown", "-"], "only one of them"),
         (&["--scenario", "nosuch"], "`nosuch` is unknown"),
     ] {
         assert_fails(&[&servers[..], more].concat(), 2, &[part]);

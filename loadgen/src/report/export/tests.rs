@@ -106,7 +106,7 @@ fn elements(xml: &str) -> Vec<(String, Vec<(String, String)>)> {
                         .normalized_value(quick_xml::XmlVersion::Implicit1_0)
                         .expect("escaped");
                     let key = attribute.key.as_ref();
-                    (format!("{}", key), value.into_owned())
+                    (key.to_string(), value.into_owned())
                 });
                 found.push((element.name().as_ref().to_owned(), attributes.collect()));
             }
