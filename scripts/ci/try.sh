@@ -143,8 +143,9 @@ act() {
     : >"$work/$1.summary.md"
     local began=$SECONDS
     verdict=0
-    GITHUB_ACTIONS=true GITHUB_ACTION_PATH=$root/scripts/ci GITHUB_STEP_SUMMARY=$work/$1.summary.md \
-        bash -e -o pipefail -c "$script" >"$work/$1.out" 2>"$work/$1.err" || verdict=$?
+    # There is no bench-results, so that nothing is stored there.
+    (cd -- "$work" && GITHUB_ACTIONS=true GITHUB_ACTION_PATH=$root/scripts/ci GITHUB_STEP_SUMMARY=$work/$1.summary.md \
+        exec bash -e -o pipefail -c "$script") >"$work/$1.out" 2>"$work/$1.err" || verdict=$?
     seconds=$((SECONDS - began))
     case $verdict in
     0 | 11) ;;
