@@ -8,6 +8,7 @@ use clap::Args;
 use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
+use super::output::FormatArguments;
 use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
 use super::{SERVER, resolve_engine, usage};
 use crate::experiment::{self, Arm, Checkout, Experiment, Setup, counts, did_you_mean, named};
@@ -111,15 +112,18 @@ pub(super) struct ExperimentArguments {
 
     #[command(flatten)]
     session: SessionArguments,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl ExperimentArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let (experiment, setup) = (&self.experiment()?, &self.setup()?);
         setup.check(&experiment.arms)?;
-        let (session, judge) = (&self.session, &self.judge);
-        let results = session.results(true);
-        ExperimentCommand { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }
+        let (session, judge, format) = (&self.session, &self.judge, self.format);
+        let (results, duel_pairs) = (session.results(true), DUEL_PAIRS);
+        ExperimentCommand { experiment, setup, session, results, judge, format, duel_pairs }
             .carry_out()
     }
 

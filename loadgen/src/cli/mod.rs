@@ -1,6 +1,7 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is
 //! printed.
 
+mod ci;
 mod colour;
 mod compare;
 mod conformance;
@@ -9,6 +10,7 @@ mod cpus;
 mod doctor;
 mod echo;
 mod experiment;
+mod export;
 mod foreign_flags;
 mod goal;
 mod history;
@@ -103,12 +105,18 @@ enum Command {
     /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or
     /// inconclusive.
     Duel(Box<pairs::DuelArguments>),
+    /// Compare a server with its base on a runner of a CI system, with a control: a table as
+    /// Markdown, annotations, and an exit code.
+    Ci(Box<ci::CiArguments>),
     /// Record this machine's noise: one server against itself.
     Aa(Box<pairs::AaArguments>),
     /// List the stored sessions.
     List(selection::ListArguments),
     /// Show one stored session.
     Show(selection::ShowArguments),
+    /// Write stored sessions in the formats of other programs: Bencher, github-action-benchmark,
+    /// JUnit, OpenMetrics, Otava, Markdown.
+    Export(export::ExportArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
     Compare(compare::CompareArguments),
     /// Count the instructions that a message costs the server's own code, and store them. Needs
@@ -200,9 +208,11 @@ pub fn main() -> ExitCode {
         Some(Command::Doctor(doctor)) => doctor.execute(),
         Some(Command::Selfcheck(selfcheck)) => selfcheck.execute(),
         Some(Command::Duel(duel)) => duel.execute(),
+        Some(Command::Ci(ci)) => ci.execute(),
         Some(Command::Aa(aa)) => aa.execute(),
         Some(Command::List(list)) => list.execute(),
         Some(Command::Show(show)) => show.execute(),
+        Some(Command::Export(export)) => export.execute(),
         Some(Command::Compare(compare)) => compare.execute(),
         Some(Command::Count(count)) => count.execute(),
         Some(Command::History(history)) => history.execute(),

@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::{OUTPUT, print, print_plain, terminal, usage, with_causes};
-use crate::report::export::{csv, hgrm, interval_log};
+use crate::report::export::run::{csv, hgrm, interval_log};
 use crate::report::{Blocks, Format};
 use crate::result::{Document, Run};
 
@@ -48,6 +48,10 @@ pub(super) struct FormatArguments {
 }
 
 impl FormatArguments {
+    pub(super) fn new(markdown: bool) -> Self {
+        Self { markdown }
+    }
+
     pub(super) fn format(self) -> Format {
         if self.markdown { Format::Markdown } else { Format::Terminal { width: terminal::width() } }
     }

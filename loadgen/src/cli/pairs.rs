@@ -6,6 +6,7 @@ use clap::Args;
 use engine::EngineKind;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
+use super::output::FormatArguments;
 use super::plan::PlanArguments;
 use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
 use super::{LOAD, SERVER, resolve_engine, usage};
@@ -86,6 +87,9 @@ pub(super) struct DuelArguments {
 
     #[command(flatten)]
     pairs_arguments: PairsArguments,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 /// Names of the sides, and what is known of their servers.
@@ -134,11 +138,14 @@ pub(super) struct AaArguments {
 
     #[command(flatten)]
     pairs_arguments: PairsArguments,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 /// Times take units (500ms, 10s), sizes too (4096, 64KiB).
 #[derive(Debug, Args)]
-struct PairsArguments {
+pub(super) struct PairsArguments {
     /// Where the servers accept; {port} becomes a free port, in the commands too.
     #[arg(long, value_name = "URL", help_heading = SERVER)]
     url: Option<Url>,
@@ -155,10 +162,11 @@ struct PairsArguments {
     plan: PlanArguments,
 
     #[command(flatten)]
-    session: SessionArguments,
+    pub(super) session: SessionArguments,
 }
 
-fn commit(text: &str) -> Result<String, String> {
+/// Checks the hash of a commit.
+pub(super) fn commit(text: &str) -> Result<String, String> {
     match is_commit(text) {
         true => Ok(text.to_owned()),
         false => {
@@ -205,7 +213,7 @@ impl DuelArguments {
         }
         let tag = self.sides.tag(&arms);
         let (experiment, mut setup) =
-            self.pairs_arguments.experiment(Presentation::Verdict, arms, self.pairs)?;
+            self.pairs_arguments.experiment("duel", Presentation::Verdict, arms, self.pairs)?;
         setup.proxy_cpus = self.via_cpus.clone().map(|list| list.0).unwrap_or_default();
         setup.tag = setup.tag.or(tag);
         Ok((experiment, setup))
@@ -213,8 +221,8 @@ impl DuelArguments {
 
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let (experiment, setup) = self.experiment()?;
-        let via_cpus = self.via_cpus.as_ref();
-        self.pairs_arguments.carry_out(&experiment, &setup, &self.judge, DUEL_PAIRS, via_cpus)
+        let pairs = &self.pairs_arguments;
+        pairs.command(&experiment, &setup, &self.judge, self.format, DUEL_PAIRS)?.carry_out()
     }
 }
 
@@ -222,17 +230,18 @@ impl AaArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let arms = vec![arm_of(SIDES[0], &self.command)?, arm_of(SIDES[1], &self.command)?];
         let (experiment, setup) =
-            self.pairs_arguments.experiment(Presentation::Noise, arms, self.pairs)?;
-        let judge = JudgeArguments::default();
-        self.pairs_arguments.carry_out(&experiment, &setup, &judge, self.duel_pairs, None)
+            self.pairs_arguments.experiment("aa", Presentation::Noise, arms, self.pairs)?;
+        let (judge, pairs) = (JudgeArguments::default(), &self.pairs_arguments);
+        pairs.command(&experiment, &setup, &judge, self.format, self.duel_pairs)?.carry_out()
     }
 }
 
 impl PairsArguments {
     /// Returns the experiment that was typed: `arms` under a load that saturates (throughput,
     /// server CPU and memory are judged) and at a fixed rate (latencies).
-    fn experiment(
+    pub(super) fn experiment(
         &self,
+        name: &str,
         show: Presentation,
         arms: Vec<Arm>,
         pairs: u32,
@@ -240,7 +249,7 @@ impl PairsArguments {
         let (engine, mark) = resolve_engine(self.plan.placement.engine)?;
         let mut plan = self.plan(engine)?;
         let experiment = Experiment {
-            name: if show == Presentation::Noise { "aa" } else { "duel" }.to_owned(),
+            name: name.to_owned(),
             description: "two servers in interleaved pairs".to_owned(),
             arms,
             scenarios: self.scenarios(&plan)?,
@@ -299,25 +308,28 @@ impl PairsArguments {
         Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))
     }
 
-    /// Checks that the processors may be used, then carries the experiment out. Returns the exit
-    /// code.
-    fn carry_out(
-        &self,
-        experiment: &Experiment,
-        setup: &Setup,
-        judge: &JudgeArguments,
+    /// Returns the command that carries the experiment out. Fails if the processors may not be
+    /// used.
+    pub(super) fn command<'a>(
+        &'a self,
+        experiment: &'a Experiment,
+        setup: &'a Setup,
+        judge: &'a JudgeArguments,
+        format: FormatArguments,
         duel_pairs: u32,
-        via_cpus: Option<&CpuList>,
-    ) -> anyhow::Result<u8> {
+    ) -> anyhow::Result<ExperimentCommand<'a>> {
+        let via_cpus = CpuList(setup.proxy_cpus.clone());
+        let via_cpus = (!via_cpus.0.is_empty()).then_some(&via_cpus);
         check_own_cpus(self.plan.placement.cpus.as_ref(), self.spawn_cpus.as_ref(), via_cpus)?;
-        let results = self.session.results(false);
-        ExperimentCommand { experiment, setup, session: &self.session, results, judge, duel_pairs }
-            .carry_out()
+        let (session, results) = (&self.session, self.session.results(false));
+        let command =
+            ExperimentCommand { experiment, setup, session, results, judge, format, duel_pairs };
+        Ok(command)
     }
 }
 
 /// Returns an arm of a server's command. `{port}` may be missing where the URL names a port.
-fn arm_of(name: &str, command: &str) -> anyhow::Result<Arm> {
+pub(super) fn arm_of(name: &str, command: &str) -> anyhow::Result<Arm> {
     let invalid = |_| {
         usage(format!(
             "command {name} `{command}` is not valid: it is empty, or a quote is not closed"

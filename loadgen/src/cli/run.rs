@@ -162,7 +162,7 @@ impl RunArguments {
         if let Some(command) = &self.via {
             let cpus = self.via_cpus.clone().map(|list| list.0).unwrap_or_default();
             let via = Spawn::parse(Role::Proxy, command).map_err(usage)?;
-            plan.target.known.proxy = Subject::of_command(&via.command).command;
+            plan.target.known.proxy = Subject::of_command(&via.command, None).command;
             plan.target.via = Some(Spawn { cpus, ..via });
         }
         (plan.placement.shard, plan.placement.start_at) = (self.shard, self.start_at);
@@ -316,7 +316,7 @@ impl RunArguments {
         };
         let engine_of_generator = last.map_or("", |(plan, _)| plan.placement.engine.name());
         Document {
-            subject: Subject { engine, ..Subject::of_command(words) },
+            subject: Subject { engine, ..Subject::of_command(words, None) },
             scenarios: measured.scenarios(),
             runs: measured.runs.iter().map(|(_, run)| run.clone()).collect(),
             verdict: measured.goals.clone().map(SessionVerdict::Goals),

@@ -1,6 +1,6 @@
 //! Flags that pick stored sessions, and `sparring-loadgen list` and `show`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
@@ -121,12 +121,17 @@ impl ShowArguments {
         if self.promises {
             return Ok(text::promises(document));
         }
-        let is_compared = document.session.kind == SessionKind::Ab;
-        let conclusion = is_compared
-            .then(|| compare::concluded(&self.selection.results, document))
-            .transpose()?;
-        Ok(text::stored(stored, conclusion.as_ref()))
+        shown(&self.selection.results, stored)
     }
+}
+
+/// Returns a session as `show` prints it, with the thresholds that are known in a folder of
+/// results.
+pub(super) fn shown(results: &Path, stored: &Stored) -> anyhow::Result<Blocks> {
+    let document = &stored.document;
+    let is_compared = document.session.kind == SessionKind::Ab;
+    let conclusion = is_compared.then(|| compare::concluded(results, document)).transpose()?;
+    Ok(text::stored(stored, conclusion.as_ref()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The flags of a session of many runs, and its making up to the exit code: for `experiment`,
-//! `duel` and `aa`.
+//! `duel`, `aa` and `ci`.
 
 use std::path::{Path, PathBuf};
 
@@ -57,10 +57,7 @@ pub(super) struct SessionArguments {
 
     /// Check the flags, print what would be measured and how long it takes, and start nothing.
     #[arg(long, help_heading = OUTPUT)]
-    dry_run: bool,
-
-    #[command(flatten)]
-    format: FormatArguments,
+    pub(super) dry_run: bool,
 }
 
 impl SessionArguments {
@@ -71,6 +68,11 @@ impl SessionArguments {
         let folder =
             self.results.as_deref().or_else(|| (usual || default.is_dir()).then_some(default));
         folder.filter(|_| !self.no_store)
+    }
+
+    /// Returns true if standard output belongs to the document.
+    pub(super) fn has_standard_output(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
     }
 }
 
@@ -127,6 +129,14 @@ impl JudgeArguments {
         if document.session.interrupted {
             return INTERRUPTED;
         }
+        if let Some(placebo) = &conclusion.placebo {
+            match conclusion.overall {
+                // Each regressed metric was controlled by pairs of its own.
+                Some(Verdict::Regressed) => return REGRESSED,
+                _ if placebo.cannot_tell() => return 0,
+                _ => {}
+            }
+        }
         // Enough pairs were made, and too few of them can be used; or none.
         let sound =
             conclusion.judgements.iter().map(|judgement| judgement.pairs).min().unwrap_or(0);
@@ -149,20 +159,47 @@ pub(super) struct ExperimentCommand<'a> {
     pub(super) session: &'a SessionArguments,
     pub(super) results: Option<&'a Path>,
     pub(super) judge: &'a JudgeArguments,
+    pub(super) format: FormatArguments,
     /// Pairs of the duels whose noise is shown.
     pub(super) duel_pairs: u32,
 }
 
-struct Concluded {
-    document: Document,
-    text: String,
+/// A session with its judgement.
+pub(super) struct Concluded {
+    pub(super) document: Document,
+    pub(super) blocks: Blocks,
     code: u8,
     fault: Option<Fault>,
+}
+
+/// The sessions that a command has made.
+#[derive(Default)]
+pub(super) struct Finished {
+    /// The session, and a second one where that had to confirm a regression. None in a dry run.
+    pub(super) sessions: Vec<Concluded>,
+    /// Sentence about the second session.
+    pub(super) confirmation: Option<String>,
+    /// The exit code, unless there is a fault.
+    pub(super) code: u8,
+    pub(super) fault: Option<Fault>,
+}
+
+impl Finished {
+    fn of(mut concluded: Concluded) -> Self {
+        let (code, fault) = (concluded.code, concluded.fault.take());
+        Self { sessions: vec![concluded], code, fault, confirmation: None }
+    }
 }
 
 impl ExperimentCommand<'_> {
     /// Carries it out: measures, judges, stores, prints. Returns the exit code.
     pub(super) fn carry_out(&self) -> anyhow::Result<u8> {
+        let finished = self.finish()?;
+        finished.fault.map_or(Ok(finished.code), |fault| Err(fault.into()))
+    }
+
+    /// Does the same, and returns the sessions too.
+    pub(super) fn finish(&self) -> anyhow::Result<Finished> {
         let Self { experiment, setup, session, results, judge, .. } = *self;
         let machine = Machine::here();
         let runner = || Runner::new(experiment, setup, &machine, &EngineKind::probe);
@@ -172,7 +209,7 @@ impl ExperimentCommand<'_> {
         };
         if session.dry_run {
             self.announce(&runner_of_first);
-            return Ok(0);
+            return Ok(Finished::default());
         }
         start_log();
         results.map_or(Ok(()), |folder| Store::new(folder).check(&machine.id))?;
@@ -186,7 +223,7 @@ impl ExperimentCommand<'_> {
         let mut terminal = Terminal::start(session.quiet)?;
         let first = self.make(runner_of_first, &machine, &mut terminal)?;
         let first = self.conclude(first, None, &noises);
-        let stored = keep(&first, results, output.as_mut(), to_error)?;
+        let stored = self.keep(&first, output.as_mut(), to_error)?;
         if let (Some(path), Some(stored)) = (&session.resume, &stored)
             && path != stored
         {
@@ -196,26 +233,31 @@ impl ExperimentCommand<'_> {
         if let (Presentation::Figures, Some(results), false) = (experiment.show, results, to_error)
         {
             print("", false)?;
-            session.format.print(&change(&Store::new(results), &first.document)?, false)?;
+            self.format.print(&change(&Store::new(results), &first.document)?, false)?;
         }
-        first.fault.map_or(Ok(()), Err)?;
-        if first.code != REGRESSED || !judge.confirm {
-            return Ok(first.code);
+        let mut finished = Finished::of(first);
+        if finished.fault.is_some() || finished.code != REGRESSED || !judge.confirm {
+            return Ok(finished);
         }
         print("\nregressed: a second session has to confirm it\n", to_error)?;
         let second = self.make(runner()?, &machine, &mut terminal)?;
         let name = stored
             .map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
-        let second = self.conclude(second, Some(&name), &noises);
-        keep(&second, results, None, to_error)?;
-        second.fault.map_or(Ok(()), Err)?;
-        let code = match second.code {
-            REGRESSED if !is_confirmed(&first.document, &second.document) => 0,
+        let mut second = self.conclude(second, Some(&name), &noises);
+        self.keep(&second, None, to_error)?;
+        finished.fault = second.fault.take();
+        finished.code = match second.code {
+            REGRESSED if !is_confirmed(&finished.sessions[0].document, &second.document) => 0,
             code => code,
         };
-        let word = if code == REGRESSED { "CONFIRMED" } else { "NOT CONFIRMED" };
-        print(&format!("{word} by a second session"), to_error)?;
-        Ok(code)
+        finished.sessions.push(second);
+        if finished.fault.is_none() {
+            let word = if finished.code == REGRESSED { "CONFIRMED" } else { "NOT CONFIRMED" };
+            let confirmation = format!("{word} by a second session");
+            print(&confirmation, to_error)?;
+            finished.confirmation = Some(confirmation);
+        }
+        Ok(finished)
     }
 
     fn announce(&self, runner: &Runner<'_>) {
@@ -251,7 +293,7 @@ impl ExperimentCommand<'_> {
             Presentation::Noise => self.noise(&mut document),
             show => figures(&document, show, outcome),
         };
-        Concluded { text: blocks.render(self.session.format.format()), document, code, fault }
+        Concluded { blocks, document, code, fault }
     }
 
     fn verdict(
@@ -291,6 +333,42 @@ impl ExperimentCommand<'_> {
         (blocks, code)
     }
 
+    /// Stores the session and writes it to the file of `--json`. Then prints its text and the name
+    /// of the stored file, and returns that name.
+    ///
+    /// `to_error` is true if standard output belongs to a document, so that the text goes to
+    /// standard error. The text also goes there where the session cannot be written. Then the
+    /// document goes to standard output, so that no result is lost.
+    fn keep(
+        &self,
+        Concluded { document, blocks, .. }: &Concluded,
+        json: Option<&mut Output>,
+        to_error: bool,
+    ) -> anyhow::Result<Option<PathBuf>> {
+        let text = blocks.render(self.format.format());
+        // The session is stored before anything is printed, so that the result is kept where the
+        // terminal is gone.
+        let stored = self.results.map(|folder| Store::new(folder).save(document)).transpose();
+        let has_standard_output = json.as_deref().is_some_and(Output::is_standard);
+        let written = json.map_or(Ok(()), |output| output.write_document(document));
+        let kept = stored.map_err(anyhow::Error::from).and_then(|path| written.map(|()| path));
+        let path = kept.as_ref().ok().and_then(Option::as_ref);
+        let where_stored =
+            path.map(|path| format!("\n\nstored in {}", path.display())).unwrap_or_default();
+        let printed = print(&format!("{text}{where_stored}"), to_error || kept.is_err());
+        match kept {
+            Err(failure) if !has_standard_output => Err(rescue(document, &failure)),
+            Err(failure) => Err(failure),
+            Ok(path) => {
+                let at = path.iter().map(|path| format!(" (it is stored in {})", path.display()));
+                printed.with_context(|| {
+                    format!("cannot print the result{}", at.collect::<String>())
+                })?;
+                Ok(path)
+            }
+        }
+    }
+
     fn noise(&self, document: &mut Document) -> (Blocks, u8) {
         let noise = of_session(document, self.duel_pairs as usize);
         document.verdict = Some(SessionVerdict::Comparison(Conclusion::of_noise(noise)));
@@ -324,40 +402,6 @@ fn figures(document: &Document, show: Presentation, outcome: Outcome) -> (Blocks
     (text::session(document, None).notes(faults), code)
 }
 
-/// Stores the session and writes it to the file of `--json`. Then prints its text and the name of
-/// the stored file, and returns that name.
-///
-/// `to_error` is true if standard output belongs to a document, so that the text goes to
-/// standard error. The text also goes there where the session cannot be written. Then the document
-/// goes to standard output, so that no result is lost.
-fn keep(
-    Concluded { document, text, .. }: &Concluded,
-    results: Option<&Path>,
-    json: Option<&mut Output>,
-    to_error: bool,
-) -> anyhow::Result<Option<PathBuf>> {
-    // The session is stored before anything is printed, so that the result is kept where the
-    // terminal is gone.
-    let stored = results.map(|folder| Store::new(folder).save(document)).transpose();
-    let has_standard_output = json.as_deref().is_some_and(Output::is_standard);
-    let written = json.map_or(Ok(()), |output| output.write_document(document));
-    let kept = stored.map_err(anyhow::Error::from).and_then(|path| written.map(|()| path));
-    let path = kept.as_ref().ok().and_then(Option::as_ref);
-    let where_stored =
-        path.map(|path| format!("\n\nstored in {}", path.display())).unwrap_or_default();
-    let printed = print(&format!("{text}{where_stored}"), to_error || kept.is_err());
-    match kept {
-        Err(failure) if !has_standard_output => Err(rescue(document, &failure)),
-        Err(failure) => Err(failure),
-        Ok(path) => {
-            let at = path.iter().map(|path| format!(" (it is stored in {})", path.display()));
-            printed
-                .with_context(|| format!("cannot print the result{}", at.collect::<String>()))?;
-            Ok(path)
-        }
-    }
-}
-
 /// Returns the change since the last session of this machine, after the session was stored.
 fn change(store: &Store, document: &Document) -> anyhow::Result<Blocks> {
     let (change, unreadable) = last_change(store, document)?;
@@ -383,7 +427,7 @@ fn is_confirmed(first: &Document, second: &Document) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::example::duel;
+    use crate::compare::example::{controlled, duel};
     use crate::compare::sides::default_thresholds;
 
     #[test]
@@ -405,6 +449,32 @@ mod tests {
         let mut cut = duel(10, 1.1);
         cut.session.interrupted = true;
         assert_eq!(code(&cut), INTERRUPTED);
+    }
+
+    #[test]
+    fn a_placebo_decides_who_is_to_blame() {
+        let code = |change: &dyn Fn(&mut Document), placebo, head| {
+            let mut document = controlled(10, placebo, head);
+            change(&mut document);
+            let conclusion = Conclusion::of_arms(&document, &default_thresholds);
+            let judge = JudgeArguments { fail_inconclusive: true, ..JudgeArguments::default() };
+            judge.exit_code(&document, &conclusion, 10)
+        };
+        let invalidate = |document: &mut Document, arm: &str| {
+            let most = document.runs.iter_mut().filter(|run| run.arm == arm && run.pair > 2);
+            most.for_each(|run| run.valid = false);
+        };
+        assert_eq!(code(&|_| {}, 1.0, 1.1), REGRESSED);
+        assert_eq!(code(&|_| {}, 1.0, 1.0), 0);
+        // The runner cannot tell.
+        assert_eq!(code(&|_| {}, 1.1, 1.3), 0);
+        assert_eq!(code(&|document| document.runs.clear(), 1.0, 1.0), 0);
+        let without_base = move |document: &mut Document| invalidate(document, "base");
+        assert_eq!(code(&without_base, 1.0, 1.3), 0);
+        // The head cannot.
+        let without_head = move |document: &mut Document| invalidate(document, "head");
+        assert_eq!(code(&without_head, 1.0, 1.3), INVALID);
+        assert_eq!(code(&|document| document.session.interrupted = true, 1.0, 1.3), INTERRUPTED);
     }
 
     #[test]

@@ -56,3 +56,30 @@ pub(crate) fn rounds(factor: f64, rounds: u32) -> Document {
     document.runs = (0..rounds).flat_map(round).collect();
     document
 }
+
+/// `rounds` rounds of a base, the base once more, and a head, as [`duel`] has pairs. The servers of
+/// the last two cost so much more CPU than that of the first.
+pub(crate) fn controlled(rounds: u32, placebo: f64, head: f64) -> Document {
+    let mut document = duel(rounds, head);
+    let names = ["base", "placebo", "head"];
+    document.session.order = "rounds of arms, rotated".to_owned();
+    document.arms.insert(1, document.arms[0].clone());
+    for (arm, name) in document.arms.iter_mut().zip(names) {
+        arm.name = name.to_owned();
+    }
+    let mut runs = Vec::new();
+    for mut run in std::mem::take(&mut document.runs) {
+        let is_base = run.arm == SIDES[0];
+        run.arm = names[if is_base { 0 } else { 2 }].to_owned();
+        if is_base {
+            let mut once_more = Run { arm: names[1].to_owned(), ..run.clone() };
+            let spread = 1.0 + f64::from((run.pair * 5 + 3) % 11) / 2_000.0;
+            once_more.rate_per_s *= spread;
+            once_more.server.as_mut().expect("known").cpu_ns_per_message *= spread * placebo;
+            runs.push(once_more);
+        }
+        runs.push(run);
+    }
+    document.runs = runs;
+    document
+}

@@ -2,11 +2,13 @@
 //!
 //! [`sides`] forms pairs of the runs of a document, [`statistics`] estimates the effect, and
 //! [`judge`] gives the verdict. [`noise`] measures the noise floor from identical servers: no
-//! smaller effect counts as a change. [`proof`] measures how often a verdict is wrong.
+//! smaller effect counts as a change. [`placebo`] controls a verdict by an arm that is the first
+//! side once more. [`proof`] measures how often a verdict is wrong.
 
 #[cfg(test)]
 pub(crate) mod example;
 pub(crate) mod noise;
+mod placebo;
 mod promise;
 pub(crate) mod proof;
 pub(crate) mod rounds;

@@ -25,13 +25,19 @@ impl Conclusion {
     }
 
     /// The same for the metrics `judged`, as far as a verdict may depend on them. They are
-    /// corrected for each other. All other metrics are only shown.
+    /// corrected for each other. All other metrics are only shown. A placebo arm controls the
+    /// verdict where there is one.
     pub(crate) fn of_arms_in(
         document: &Document,
         judged: &[Metric],
         thresholds: Thresholds<'_>,
     ) -> Self {
-        Self::of_two(document, names_of(document), judged, thresholds)
+        let of = |names| Self::of_two(document, names, judged, thresholds);
+        let conclusion = of(names_of(document));
+        match document.placebo() {
+            Some(placebo) => conclusion.controlled_by(placebo, of),
+            None => conclusion,
+        }
     }
 
     /// The second of two arms against the first, in a session that may have more of them.
@@ -187,7 +193,7 @@ impl<'a> Compared<'a> {
         let overall =
             Verdict::overall(self.judgements.iter().filter_map(|judgement| judgement.verdict));
         let (judgements, notes) = ([self.judgements, self.shown].concat(), self.notes);
-        Conclusion { sides, overall, interleaved, judgements, noise: Vec::new(), notes }
+        Conclusion { sides, overall, interleaved, judgements, notes, ..Conclusion::default() }
     }
 }
 
@@ -247,10 +253,12 @@ pub(super) fn samples(
     pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect()
 }
 
-/// Returns the names of a document's two sides; the default names where it has not two.
+/// Returns the names of a document's two sides, beside which there may be a placebo; the default
+/// names where it has not two.
 fn names_of(document: &Document) -> [String; 2] {
     match &document.arms[..] {
         [a, b] => [a.name.clone(), b.name.clone()],
+        [a, _, b] if document.placebo().is_some() => [a.name.clone(), b.name.clone()],
         _ => SIDES.map(str::to_owned),
     }
 }

@@ -1,5 +1,6 @@
 //! The two sides of an experiment's table: which server serves, and which load.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -46,6 +47,9 @@ pub(crate) struct Arm {
     /// measures that cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) burn_share: Option<f64>,
+    /// Working directory of the server; `None`: that of this program.
+    #[serde(skip)]
+    pub(crate) directory: Option<PathBuf>,
     /// Version of another project's server, for the result.
     #[serde(skip)]
     pub(crate) version: Option<String>,

@@ -425,7 +425,8 @@ mod tests {
     }
 
     fn plan() -> Plan {
-        let spawn = Some(Spawn { command: vec!["server".to_owned()], cpus: vec![0] });
+        let spawn =
+            Some(Spawn { command: vec!["server".to_owned()], cpus: vec![0], ..Spawn::default() });
         let url = "ws://127.0.0.1:{port}/".parse().expect("url");
         Plan::new(url, engine::EngineKind::Epoll).with(|plan| {
             plan.target.spawn = spawn;

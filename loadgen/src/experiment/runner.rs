@@ -556,7 +556,7 @@ fn stored_arm(experiment: &Experiment, setup: &Setup, arm: &Arm, probe: Probe<'_
         name: arm.name.clone(),
         subject: first.map(|scenario| setup.subject(scenario, arm)).unwrap_or_default(),
         version: arm.version.clone(),
-        proxy: arm.via.as_ref().and_then(|words| Subject::of_command(words).command),
+        proxy: arm.via.as_ref().and_then(|words| Subject::of_command(words, None).command),
         conformance: arm.conformance,
         left_out: arm.absent.clone().or_else(refused),
     }

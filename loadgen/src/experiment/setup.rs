@@ -102,7 +102,11 @@ impl Setup {
     ) -> Plan {
         let transport = scenario.load.transport;
         let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);
-        let spawn = Spawn { command: self.words(scenario, arm), cpus: self.server_cpus.clone() };
+        let spawn = Spawn {
+            command: self.words(scenario, arm),
+            cpus: self.server_cpus.clone(),
+            directory: arm.directory.clone(),
+        };
         self.plan.clone().with(|plan| {
             plan.scenario = scenario.full_name();
             plan.arm = arm.name.clone();
@@ -114,8 +118,11 @@ impl Setup {
                 plan.target.trust = Trust::Anybody;
             }
             plan.target.spawn = Some(spawn);
-            plan.target.via =
-                arm.via.clone().map(|command| Spawn { command, cpus: self.via_cpus() });
+            plan.target.via = arm.via.clone().map(|command| Spawn {
+                command,
+                cpus: self.via_cpus(),
+                directory: None,
+            });
             let spins = spins && scenario.is_about_latency() && self.is_apart;
             plan.placement.wait = arm.wait.or(plan.placement.wait).or(spins.then_some(Wait::Spin));
             if arm.is_own() && is_only {
@@ -160,7 +167,7 @@ impl Setup {
 
     /// Returns the facts about the server of an arm, as it serves `scenario`.
     pub(super) fn subject(&self, scenario: &Scenario, arm: &Arm) -> Subject {
-        let asked = Subject::of_command(&self.words(scenario, arm));
+        let asked = Subject::of_command(&self.words(scenario, arm), arm.directory.as_deref());
         if !arm.is_own() {
             return Subject { commit: arm.commit.clone().or(asked.commit), ..asked };
         }

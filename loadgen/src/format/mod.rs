@@ -105,8 +105,8 @@ pub(crate) fn tone(word: &str) -> Option<Tone> {
     match word {
         "INVALID" | "REGRESSED" | "regressed" | "MISSED" | "FAILED" | "INVALIDATES" | "WRONG"
         | "NO" => Some(Tone::Bad),
-        "INCONCLUSIVE" | "inconclusive" | "INTERRUPTED" | "ENDED" | "FORCED" | "ADVISORY"
-        | "limited" => Some(Tone::Doubtful),
+        "INCONCLUSIVE" | "inconclusive" | "CANNOT" | "INTERRUPTED" | "ENDED" | "FORCED"
+        | "ADVISORY" | "limited" => Some(Tone::Doubtful),
         "IMPROVED" | "improved" => Some(Tone::Good),
         _ => None,
     }

@@ -2,8 +2,10 @@
 //!
 //! [`text`] decides what is shown of a document or of a comparison: [`Blocks`] of titles, fields,
 //! tables and notes. [`terminal`], [`markdown`] and [`html`] render the same blocks. [`export`]
-//! writes the formats of other programs.
+//! writes the formats of other programs, and [`annotations`] lines that a CI system shows beside a
+//! change.
 
+pub(crate) mod annotations;
 pub(crate) mod export;
 pub(crate) mod html;
 mod markdown;

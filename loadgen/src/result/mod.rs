@@ -48,6 +48,6 @@ pub(crate) use summary::{Summary, median, merged};
 pub use utc::Utc;
 pub(crate) use verdict::default_sides;
 pub use verdict::{
-    Conclusion, FoundRate, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict,
+    Conclusion, FoundRate, GoalJudgement, Goals, Judgement, Noise, Placebo, SIDES, SessionVerdict,
     Threshold, ThresholdSource, Trial, TrialOutcome, Verdict,
 };

@@ -1,5 +1,6 @@
 //! `bench-results/schema.json` against what this program writes and against every committed result.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,8 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::{
-    Arm, ClockOffset, Compression, Count, InvalidKind, MessageCost, Scenario, SessionKind, Setting,
+    Arm, ClockOffset, Compression, Count, InvalidKind, MessageCost, SCHEMA, Scenario, SessionKind,
+    Setting,
     ShardLine, ShardRecord, Utc, example, parse,
 };
 use crate::load::{Deflate, Load, Payload};
@@ -181,7 +183,8 @@ fn each_run_is_a_line_of_a_stored_document() {
 #[test]
 fn schema_1_is_still_read() {
     let document =
-        parse(include_str!("schema_1.json"), Path::new("schema_1.json")).expect("it reads");
+        parse(include_str!("examples/schema_1_count.json"), Path::new("schema_1_count.json"))
+            .expect("it reads");
     assert_eq!((document.schema, document.session.kind), (2, SessionKind::Count));
     let [one, sixteen] = &document.scenarios[..] else { panic!("two scenarios") };
     assert_eq!((one.generator.engine.as_deref(), one.parameters.pipeline), (Some("callgrind"), 1));
@@ -191,6 +194,51 @@ fn schema_1_is_still_read() {
         complaints(&validator(), &serde_json::to_value(document).expect("JSON")),
         Vec::<String>::new()
     );
+}
+
+/// Sessions as they were stored under each schema, in `examples/schema_VERSION_KIND.json`.
+#[test]
+fn every_schema_has_stored_examples_that_are_still_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/result/examples");
+    let files = fs::read_dir(folder).expect("the folder of examples").flatten();
+    let mut examples: Vec<PathBuf> = files.map(|file| file.path()).collect();
+    examples.sort();
+    let mut versions = BTreeSet::new();
+    let validator = validator();
+    for file in examples {
+        let text = fs::read_to_string(&file).expect("an example");
+        let written: Value = serde_json::from_str(&text).expect("JSON");
+        let version = written["schema"].as_u64().expect("a version");
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(name.starts_with(&format!("schema_{version}_")), "{name}");
+        versions.insert(version);
+        let document = parse(&text, &file).expect("it reads");
+        assert_eq!(u64::from(document.schema), u64::from(SCHEMA), "{name}");
+        let now = serde_json::to_value(&document).expect("JSON");
+        assert_eq!(complaints(&validator, &now), Vec::<String>::new(), "{name}");
+        // Nothing was lost on the way.
+        let length = |value: &Value, list: &str| value[list].as_array().map_or(0, Vec::len);
+        for list in ["scenarios", "runs", "arms", "counts"] {
+            assert_eq!(length(&now, list), length(&written, list), "{name}: {list}");
+        }
+        let figures = |value: &Value| -> Vec<Option<f64>> {
+            let runs = value["runs"].as_array().into_iter().flatten();
+            runs.map(|run| run["rate_per_s"].as_f64()).collect()
+        };
+        assert_eq!(figures(&now), figures(&written), "{name}");
+        let again = parse(&now.to_string(), &file).expect("it reads back");
+        assert_eq!(again, document, "{name}");
+    }
+    assert_eq!(versions, (1..=u64::from(SCHEMA)).collect(), "an example of every version");
+}
+
+/// The schema is known by its id, in which the version is that of the documents.
+#[test]
+fn the_schema_has_an_id_with_its_version() {
+    let text = fs::read_to_string(results_folder().join("schema.json")).expect("readable");
+    let schema: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(schema["$id"], json!(format!("urn:sparring:session:{SCHEMA}")));
+    assert_eq!(schema["properties"]["schema"]["const"], json!(SCHEMA));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 
-use super::document::{Document, SessionKind};
+use super::document::{Arm, Document, SessionKind};
 use super::store::{Store, StoreError};
 
 /// Sessions that are meant; every field that is set must fit.
@@ -61,11 +61,22 @@ impl Document {
     /// Returns whether this is the interleaved comparison of a server of commit `a` with one of
     /// commit `b`.
     pub(crate) fn is_duel_of(&self, a: &str, b: &str) -> bool {
-        let of = |arm: usize, commit: &str| {
-            let own = self.arms.get(arm).and_then(|arm| arm.subject.commit.as_deref());
+        let of = |arm: Option<&Arm>, commit: &str| {
+            let own = arm.and_then(|arm| arm.subject.commit.as_deref());
             own.is_some_and(|own| own.starts_with(commit))
         };
-        self.session.kind == SessionKind::Ab && self.arms.len() == 2 && of(0, a) && of(1, b)
+        let is_of_two = self.arms.len() == 2 || self.placebo().is_some();
+        let (first, last) = (self.arms.first(), self.arms.last());
+        self.session.kind == SessionKind::Ab && is_of_two && of(first, a) && of(last, b)
+    }
+
+    /// Returns the name of the arm that is the first side once more: in an interleaved comparison
+    /// with three arms the middle one.
+    pub(crate) fn placebo(&self) -> Option<&str> {
+        match &self.arms[..] {
+            [_, placebo, _] if self.session.kind == SessionKind::Ab => Some(&placebo.name),
+            _ => None,
+        }
     }
 }
 

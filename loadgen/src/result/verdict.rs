@@ -39,9 +39,24 @@ pub struct Conclusion {
     /// Differences between identical servers on the machine, in a session that recorded them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub noise: Vec<Noise>,
+    /// The control by a third arm, which is the first side once more; `None` where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placebo: Option<Placebo>,
     /// Notes to the reader, one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// The control of a comparison: the first side once more, in the same rounds. It tells what the
+/// machine calls changed where nothing changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Placebo {
+    /// Its name among the arms.
+    pub name: String,
+    /// The judged metrics of the placebo against the first side: the same server twice.
+    pub same: Vec<Judgement>,
+    /// The judged metrics of the second side against the placebo.
+    pub other: Vec<Judgement>,
 }
 
 /// The noise of one metric in one scenario.

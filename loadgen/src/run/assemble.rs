@@ -307,7 +307,7 @@ mod tests {
 
     fn run(measured: &Measured) -> Run {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
-        let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0] };
+        let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0], ..Spawn::default() };
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.target.spawn = Some(spawn));
         let counters = [("messages".to_owned(), 7)].into();
         let server =

@@ -98,7 +98,7 @@ impl Report {
 
 /// Returns the server of the check `stall` where the user names none. It is in this program.
 pub(crate) fn own_server() -> Spawn {
-    Spawn { command: server::Behaviour::Echo.command(), cpus: Vec::new() }
+    Spawn { command: server::Behaviour::Echo.command(), ..Spawn::default() }
 }
 
 fn timer_error() -> Spread {

@@ -235,7 +235,7 @@ mod tests {
 
     fn check() -> StallCheck {
         StallCheck {
-            server: Spawn { command: vec!["server".to_owned()], cpus: Vec::new() },
+            server: Spawn { command: vec!["server".to_owned()], ..Spawn::default() },
             engine: EngineKind::Epoll,
             stall: Duration::from_secs(1),
             window: Duration::from_secs(10),

@@ -71,10 +71,10 @@ impl Tool {
 }
 
 impl Subject {
-    /// Describes the server that `words` start: its command, its executable and, where it is our
-    /// own server, what it says of itself.
-    pub(crate) fn of_command(words: &[String]) -> Self {
-        let program = words.first().and_then(|word| find_program(word));
+    /// Describes the server that `words` start in a directory: its command, its executable and,
+    /// where it is our own server, what it says of itself.
+    pub(crate) fn of_command(words: &[String], directory: Option<&Path>) -> Self {
+        let program = words.first().and_then(|word| find_program(word, directory));
         let is_own =
             |path: &&PathBuf| path.file_name().is_some_and(|name| name == "sparring-server");
         let command: Vec<String> = words.iter().map(|word| reduced(word)).collect();
@@ -110,10 +110,11 @@ impl Subject {
     }
 }
 
-/// Returns the executable that execvp(3) would run.
-fn find_program(word: &str) -> Option<PathBuf> {
+/// Returns the executable that execvp(3) would run in a directory.
+fn find_program(word: &str, directory: Option<&Path>) -> Option<PathBuf> {
     if word.contains('/') {
-        return Some(PathBuf::from(word)).filter(|path| path.is_file());
+        let path = directory.unwrap_or_else(|| "".as_ref()).join(word);
+        return Some(path).filter(|path| path.is_file());
     }
     env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join(word))
@@ -226,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_servers_command_is_stored_without_directories_and_hosts() {
-        let command = |line: &str| Subject::of_command(&words(line)).command.expect("a command");
+        let command =
+            |line: &str| Subject::of_command(&words(line), None).command.expect("a command");
         let line = "/home/somebody/bin/server --listen 127.0.0.1:0 --key=/home/somebody/key.pem";
         assert_eq!(command(line), "server --listen 127.0.0.1:0 --key=key.pem");
         assert_eq!(
@@ -256,12 +258,12 @@ mod tests {
 
     #[test]
     fn a_foreign_server_is_known_by_its_command_and_file() {
-        let subject = Subject::of_command(&words("sh -c true"));
+        let subject = Subject::of_command(&words("sh -c true"), None);
         assert_eq!(subject.command.as_deref(), Some("sh -c true"));
         assert_eq!(subject.binary_hash.map(|hash| hash.len()), Some(12));
         assert_eq!(subject.commit, None);
-        assert_eq!(Subject::of_command(&words("/no/such/program")).binary_hash, None);
-        assert_eq!(Subject::of_command(&[]), Subject::default());
+        assert_eq!(Subject::of_command(&words("/no/such/program"), None).binary_hash, None);
+        assert_eq!(Subject::of_command(&[], None), Subject::default());
     }
 
     #[test]

@@ -14,8 +14,9 @@ use super::documents::{commands, documents, root};
 use super::{Scratch, loadgen, text};
 
 /// Commands that are not run here, by their beginning, and the reason.
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 11] = [
     ("duel ", "loadgen/tests/run/duel.rs runs it"),
+    ("ci ", "loadgen/tests/run/ci.rs runs it"),
     ("aa ", "loadgen/tests/run/duel.rs runs it"),
     ("run ws://127.0.0.1:{port}/ --via ", "needs a proxy; loadgen/tests/run/via.rs has some"),
     ("proof ", "takes a minute in a debug build; duel.rs runs it"),

@@ -10,6 +10,7 @@ mod documents;
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
 mod echo;
 mod ends;
+mod exported;
 mod files;
 mod first_messages;
 mod goals;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::command::{assert_fails, loadgen, output, scratch, server_command, text};
 
 /// Flags of very short runs, saturated on their own.
-const SHORT: [&str; 11] = [
+pub(super) const SHORT: [&str; 11] = [
     "--saturation-only",
     "-c",
     "4",
@@ -35,7 +35,7 @@ fn duel<'a>(a: &'a str, b: &'a str, folder: &'a Path, more: &[&'a str]) -> Vec<&
 }
 
 /// Returns all files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder)
         .map(|entries| entries.flatten().collect::<Vec<_>>())
         .unwrap_or_default();
@@ -125,7 +125,7 @@ fn a_broken_server_ends_the_duel_with_its_side_and_stderr() {
 }
 
 /// Returns the only session that is stored in a folder. It must follow the schema.
-fn stored(folder: &Path) -> Document {
+pub(super) fn stored(folder: &Path) -> Document {
     let stored: Vec<PathBuf> = files(folder)
         .into_iter()
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
@@ -158,7 +158,7 @@ fn good_runs_beside_a_broken_server_are_stored() {
 }
 
 /// Returns the command of a server that runs `first` in a shell before it serves.
-fn server_after(folder: &Path, first: &str) -> String {
+pub(super) fn server_after(folder: &Path, first: &str) -> String {
     let script = folder.join("server.sh");
     // The port is the script's argument, in quotes of its own.
     let serve = server_command("none").replace("{port}", "'\"$1\"'");

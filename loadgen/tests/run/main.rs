@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "modules of a test")]
 
 mod checker;
+mod ci;
 mod command;
 mod compression;
 mod conservation;

@@ -4,7 +4,7 @@ use crate::compare::sessions::Change;
 use crate::compare::{
     Conclusion, Judgement, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict,
 };
-use crate::format::{change, change_interval, commit, figure, share};
+use crate::format::{change, change_interval, commit, count, figure, share};
 use crate::report::{Blocks, Table};
 use crate::result::Scenario;
 
@@ -21,12 +21,16 @@ pub(crate) fn comparison(conclusion: &Conclusion) -> Blocks {
 pub(crate) fn headline(conclusion: &Conclusion) -> String {
     let advisory = if conclusion.interleaved { "" } else { "ADVISORY: " };
     let [a, b] = &conclusion.sides;
+    if let Some(why) = failed_control(conclusion) {
+        return format!("{b} against {a}: THIS RUNNER CANNOT TELL: {why}");
+    }
     let Some(overall) = conclusion.overall else {
         return format!("{advisory}{b} against {a}: nothing was judged");
     };
     let mut line = format!("{advisory}{b} against {a}: {}", overall.name().to_uppercase());
     if matches!(overall, Verdict::Improved | Verdict::Regressed) {
-        line.push_str(&format!(" ({})", named(conclusion, overall)));
+        let is_it = |judgement: &&Judgement| judgement.verdict == Some(overall);
+        line.push_str(&format!(" ({})", named(conclusion.judgements.iter().filter(is_it))));
     }
     if overall == Verdict::Inconclusive {
         line.push_str(&needed_to_decide(conclusion));
@@ -34,10 +38,27 @@ pub(crate) fn headline(conclusion: &Conclusion) -> String {
     line
 }
 
-/// The metrics with this verdict, the first three by name.
-fn named(conclusion: &Conclusion, verdict: Verdict) -> String {
-    let is_it = |judgement: &&Judgement| judgement.verdict == Some(verdict);
-    let all: Vec<&Judgement> = conclusion.judgements.iter().filter(is_it).collect();
+/// Returns the reason why the placebo forbids a verdict; `None` where it does not. A regression
+/// needs no more: each of its metrics was controlled.
+fn failed_control(conclusion: &Conclusion) -> Option<String> {
+    let placebo = conclusion.placebo.as_ref().filter(|placebo| placebo.cannot_tell())?;
+    let a = &conclusion.sides[0];
+    if placebo.changed().next().is_some() {
+        return Some(format!("{a} against itself differs ({})", named(placebo.changed())));
+    }
+    if conclusion.overall == Some(Verdict::Regressed) {
+        return None;
+    }
+    let Some(few) = placebo.too_few() else {
+        return Some(format!("{a} has no valid pairs with itself"));
+    };
+    let pairs = count(few.pairs as u64, "valid pair");
+    Some(format!("{a} has only {pairs} with itself in {}, of {MIN_PAIRS} needed", few.scenario))
+}
+
+/// The metrics with their changes, the first three by name.
+fn named<'a>(judgements: impl Iterator<Item = &'a Judgement>) -> String {
+    let all: Vec<&Judgement> = judgements.collect();
     let mut names: Vec<String> = all
         .iter()
         .take(NAMED)
@@ -74,10 +95,33 @@ pub(crate) fn table(conclusion: &Conclusion, is_wanted: impl Fn(&Judgement) -> b
     let [scenario, metric, verdict, interval, unit, p, threshold] =
         ["scenario", "metric", "verdict", "95 % interval", unit, "p", "threshold"]
             .map(|name| format!("\n{name}"));
-    let header =
-        [scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
-    let rows = conclusion.judgements.iter().filter(|one| is_wanted(one)).map(row);
+    let mut header =
+        vec![scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
+    header.extend(conclusion.placebo.as_ref().map(|placebo| format!("{}\nchange", placebo.name)));
+    let wanted = conclusion.judgements.iter().filter(|one| is_wanted(one));
+    let rows = wanted.map(|judgement| {
+        let placebo = conclusion.placebo.as_ref().map(|placebo| {
+            let same = placebo.same_metric(judgement);
+            same.map_or_else(|| "-".to_owned(), |same| change(same.ratio))
+        });
+        row(judgement).into_iter().chain(placebo).collect::<Vec<String>>()
+    });
     Table::new(header, 3, [8, 7, 9, 5, 6, 4]).rows(rows)
+}
+
+/// A change that was found, in a sentence.
+pub(crate) fn shown_change(judgement: &Judgement) -> String {
+    let Judgement { metric, ratio, interval, a, b, .. } = judgement;
+    let verdict = judgement.verdict.map_or("shown", Verdict::name);
+    let [a, b] = [a, b].map(|value| figure(metric.shown(*value)));
+    let threshold = judgement
+        .threshold
+        .map_or_else(String::new, |one| format!("; the threshold is {}", share(one.relative, 1)));
+    let (ratio, interval) = (change(*ratio), change_interval(*interval));
+    format!(
+        "{verdict} by {ratio} (95 % interval {interval}), from {a} to {b} {}{threshold}",
+        metric.unit()
+    )
 }
 
 fn row(judgement: &Judgement) -> [String; 10] {
@@ -119,6 +163,13 @@ pub(crate) fn remarks(conclusion: &Conclusion) -> Vec<String> {
         remarks.push(format!("a metric with fewer than {MIN_PAIRS} {unit} is inconclusive"));
     }
     let [a, b] = &conclusion.sides;
+    if let Some(placebo) = &conclusion.placebo {
+        let placebo = &placebo.name;
+        remarks.push(format!(
+            "{placebo}: {a} once more; a change of {b} counts only if it shows against both, and if \
+             {placebo} is not called changed"
+        ));
+    }
     let (estimate, test) = if conclusion.interleaved {
         ("over pairs", "exact signed ranks over pairs")
     } else {
@@ -173,7 +224,7 @@ pub(crate) fn since(Change { earlier, comparison, cautions }: &Change) -> Blocks
 mod tests {
     use super::*;
     use crate::compare::Metric;
-    use crate::compare::example::duel;
+    use crate::compare::example::{controlled, duel};
     use crate::compare::sessions::change_between;
     use crate::compare::sides::default_thresholds;
     use crate::report::Format;
@@ -236,6 +287,32 @@ mod tests {
             text.contains("20.0 %*") && text.contains("* twice this machine's noise"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_placebo_has_a_column_and_may_forbid_the_verdict() {
+        let of = |placebo: f64, head: f64, invalid: u32| {
+            let mut document = controlled(10, placebo, head);
+            let runs = document.runs.iter_mut();
+            runs.filter(|run| run.pair < invalid).for_each(|run| run.valid = false);
+            text(&Conclusion::of_arms(&document, &default_thresholds), 160)
+        };
+        let red = of(1.0, 1.06, 0);
+        assert!(
+            red.starts_with("head against base: REGRESSED (echo server-cpu +6.2 %)\n"),
+            "{red}"
+        );
+        let header = red.lines().take(4).collect::<String>();
+        assert!(header.contains("placebo") && red.contains("placebo: base once more"), "{red}");
+        let doubtful = of(1.1, 1.2, 0);
+        let start = "head against base: THIS RUNNER CANNOT TELL: base against itself differs \
+                     (echo server-cpu +10.";
+        assert!(doubtful.starts_with(start), "{doubtful}");
+        assert!(!doubtful.contains("regressed"), "{doubtful}");
+        let few = of(1.0, 1.0, 3);
+        assert!(few.contains("base has only 7 valid pairs with itself in echo, of 8"), "{few}");
+        let none = of(1.0, 1.0, 10);
+        assert!(none.contains("TELL: base has no valid pairs with itself"), "{none}");
     }
 
     #[test]

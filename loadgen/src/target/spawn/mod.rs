@@ -14,7 +14,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -50,12 +50,14 @@ const PORT_ATTEMPTS: usize = 5;
 pub(crate) const SERVER_PLACEHOLDER: &str = "{server}";
 
 /// A server to start. Only the load generator's own binary can: it has the subcommand `GUARD`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spawn {
     /// Program and arguments, `{port}` not yet replaced.
     pub command: Vec<String>,
     /// The processors it is confined to; empty: wherever it may run.
     pub cpus: Vec<usize>,
+    /// Its working directory; `None`: that of this program.
+    pub directory: Option<PathBuf>,
 }
 
 /// Part that a started program has in a run.
@@ -146,7 +148,7 @@ impl Spawn {
     /// Splits `command` into words as a POSIX shell would.
     pub(crate) fn parse(role: Role, command: &str) -> Result<Self, SpawnError> {
         match shlex::split(command) {
-            Some(words) if !words.is_empty() => Ok(Self { command: words, cpus: Vec::new() }),
+            Some(words) if !words.is_empty() => Ok(Self { command: words, ..Self::default() }),
             _ => Err(SpawnError::Command(role, command.to_owned())),
         }
     }
@@ -154,7 +156,7 @@ impl Spawn {
     /// Returns the command of a proxy with the server's HOST:PORT in it.
     pub(crate) fn before(&self, server: &str) -> Self {
         let words = self.command.iter().map(|word| word.replace(SERVER_PLACEHOLDER, server));
-        Self { command: words.collect(), cpus: self.cpus.clone() }
+        Self { command: words.collect(), ..self.clone() }
     }
 
     /// Returns true if a word has the placeholder.
@@ -333,7 +335,11 @@ impl Server {
     fn launch(role: Role, spawn: &Spawn, port: u16) -> io::Result<Self> {
         let cpus = spawn.cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let (control, other_end) = UnixStream::pair()?;
-        let mut supervisor = Command::new(MYSELF)
+        let mut supervisor = Command::new(MYSELF);
+        if let Some(directory) = &spawn.directory {
+            supervisor.current_dir(directory);
+        }
+        let mut supervisor = supervisor
             .arg0("sparring-loadgen")
             .args([GUARD, SUPERVISE, &cpus, &encode_limits(inherited_limits())])
             .args(spawn.words(port))

@@ -1,4 +1,4 @@
-//! Results as other programs read them: CSV, and the two formats of the HdrHistogram tools.
+//! One run as other programs read it: CSV, and the two formats of the HdrHistogram tools.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
