@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "modules of a test")]
 
+mod changes;
 mod commands;
 mod doctor;
 mod documents;

@@ -36,7 +36,7 @@ pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
 }
 
 /// `quick`, `duel`, `noise`, `run`; with a star where it was interrupted.
-fn kind(document: &Document) -> String {
+pub(crate) fn kind(document: &Document) -> String {
     let name = match document.session.kind {
         SessionKind::Single => "run",
         SessionKind::Suite => document.session.suite.as_deref().unwrap_or("experiment"),
@@ -48,7 +48,7 @@ fn kind(document: &Document) -> String {
 }
 
 /// `abcdef012345`, `A..B` of a comparison, with a plus where there were changes beside the commit.
-fn commits(document: &Document) -> String {
+pub(crate) fn commits(document: &Document) -> String {
     let short = |subject: &Subject| {
         let commit = subject.commit.as_deref().map_or("-", |_| commit(subject.commit.as_deref()));
         format!("{commit}{}", if subject.dirty == Some(true) { "+" } else { "" })
