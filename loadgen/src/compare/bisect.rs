@@ -22,11 +22,12 @@ use crate::result::{Document, Metric, Utc};
 /// Pairs of a measurement.
 const BATCH: usize = 4;
 /// Pairs of a measurement of BAD, before anything else is measured.
-const BAD_BATCH: usize = 8;
-/// BAD differs from GOOD if the signed-rank test says so at this level.
-const DIFFERENT: f64 = 0.01;
+const BAD_BATCH: usize = 10;
+/// BAD differs from GOOD if the signed-rank test says so at this level. It is asked after each
+/// measurement of BAD, up to seven times, so equal commits are called different in about 1 %.
+const DIFFERENT: f64 = 0.002;
 /// Pairs of BAD after which it is taken for equal to GOOD.
-const MOST_OF_BAD: usize = 64;
+const MOST_OF_BAD: usize = 70;
 /// A commit that has been built is measured again unless another one tells this much more.
 const REBUILD: f64 = 0.8;
 /// Degrees of freedom of the distribution of log-ratios.

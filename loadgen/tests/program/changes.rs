@@ -267,7 +267,7 @@ fn a_bisection_refuses_what_does_not_belong_to_it() {
     let state = scratch.file("state.json");
     let begin = ["bisect", "begin", &state, "aaaaaaa", "bbbbbbb", "ccccccc", "--metric"];
     assert!(output(&[&begin[..], &["server-cpu"]].concat()).status.success());
-    assert_eq!(text(&output(&["bisect", "next", &state]).stdout), "measure ccccccc 8\n");
+    assert_eq!(text(&output(&["bisect", "next", &state]).stdout), "measure ccccccc 10\n");
     for (words, code, part) in [
         ([&begin[..], &["server-cpu"]].concat(), 2, "exists"),
         ([&begin[..], &["enters"]].concat(), 2, "a duel judges"),

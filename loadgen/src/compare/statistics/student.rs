@@ -31,7 +31,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
 /// ratios of neighbouring numerators and denominators.
 fn fraction(x: f64, a: f64, b: f64) -> f64 {
     let nonzero = |value: f64| if value.abs() < 1e-300 { 1e-300 } else { value };
-    let (mut numerators, mut denominators, mut value) = (1.0, 1.0, 1.0);
+    let (mut numerators, mut denominators, mut value) = (1.0, 0.0, 1.0);
     for step in 1..=MOST_STEPS {
         let m = f64::from(step / 2);
         let term = if step % 2 == 0 {

