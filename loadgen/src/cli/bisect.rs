@@ -29,8 +29,8 @@ scripts/bisect.sh does all of this for the server of a checkout. `next` prints o
 
 Exit status: 0 fine; 1 a file cannot be read or written, or does not belong to the bisection; 2 wrong usage.";
 
-/// Keeps the odds of each commit in a file. A figure changed once between GOOD and BAD: to the worse
-/// or to the better.
+/// Keeps the odds of each commit in a file. A figure changed once between GOOD and BAD: to the
+/// worse or to the better.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct BisectArguments {

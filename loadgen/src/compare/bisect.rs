@@ -8,8 +8,8 @@
 //! first impression is corrected by later pairs.
 //!
 //! Log-ratios of pairs follow Student's t with five degrees of freedom: their tails are those of
-//! recorded pairs, and one disturbed pair decides little. Size of the change and spread of the pairs
-//! are not known. Both are summed over, on a grid around what the pairs of BAD say.
+//! recorded pairs, and one disturbed pair decides little. Size of the change and spread of the
+//! pairs are not known. Both are summed over, on a grid around what the pairs of BAD say.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ pub(crate) struct Bisection {
     measurements: Vec<Measurement>,
 }
 
-/// What to do next.
+/// Next step of a bisection.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
     /// Measure pairs of GOOD and this commit.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::statistics::Estimate;
 use crate::format::change;
 
-/// What changed at a change point.
+/// Cause of a change point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cause {

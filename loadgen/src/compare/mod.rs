@@ -4,8 +4,8 @@
 //! [`judge`] gives the verdict. [`noise`] measures the noise floor from identical servers: no
 //! smaller effect counts as a change. [`proof`] measures how often a verdict is wrong.
 //!
-//! [`history`] finds change points over commits, [`cause`] tells the code from the machine by duels,
-//! and [`bisect`] finds a commit by pairs that are added where they tell most.
+//! [`history`] finds change points over commits, [`cause`] tells the code from the machine by
+//! duels, and [`bisect`] finds a commit by pairs that are added where they tell most.
 
 pub(crate) mod bisect;
 pub(crate) mod cause;

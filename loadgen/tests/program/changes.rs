@@ -207,6 +207,8 @@ fn a_change_point_is_confirmed_by_duels_of_its_commits() {
         assert!(said.contains(cause), "{said}\n{why}");
         // The output of the duels does not mix with the table.
         assert!(why.contains("a table") && !said.contains("a table"), "{said}");
+        // The recorded duels have the scenario of these sessions, and would be points of the next.
+        fs::remove_dir_all(repository.scratch.0.join("results/machine")).expect("stored duels");
     }
     fs::remove_file(repository.scratch.file("duels/") + &repository.commits[13] + ".json")
         .expect("it was there");
@@ -281,7 +283,7 @@ fn a_bisection_refuses_what_does_not_belong_to_it() {
         assert!(refused.status.code() == Some(code) && why.contains(part), "{words:?}: {why}");
     }
     let duel_of_others = scratch.file("duel.json");
-    let duel = duel(1.0, 0).to_string().replace("@START@", "2030-01-01T00:00:00Z");
+    let duel = duel(1.0, 0).to_string().replace("@START@", "2030-01-01T00:00:00.000Z");
     fs::write(&duel_of_others, duel).expect("written");
     let refused = output(&["bisect", "add", &state, &duel_of_others]);
     assert!(text(&refused.stderr).contains("no duel of GOOD (`aaaaaaa`)"), "{refused:?}");

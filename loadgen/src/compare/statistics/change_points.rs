@@ -22,7 +22,7 @@ use super::student;
 /// recorded noise it finds 58 %, and a window of 16 finds 94 % (both at 0.1 %).
 const WINDOW: usize = 16;
 /// The level of the test. A loose one pays, because a duel can acquit what it finds by chance.
-pub(crate) const MOST_P: f64 = 0.005;
+pub(crate) const MOST_P: f64 = 0.01;
 
 /// A place at which the level changes.
 #[derive(Debug, Clone, Copy, PartialEq)]
