@@ -7,11 +7,11 @@ use maud::{Markup, html};
 use super::{file_name, history_chart, layout, page};
 use crate::compare::Conclusion;
 use crate::compare::history::History;
-use crate::format::{count, tone};
+use crate::format::{commit, count, tone};
 use crate::host::machine::Machine;
-use crate::report::text::list::{commits, kind};
+use crate::report::text::list::kind;
 use crate::report::text::sessions::machine as facts;
-use crate::result::Stored;
+use crate::result::{Document, Stored};
 
 /// A session with the conclusion about its sides, where it has two.
 pub(crate) struct SiteSession {
@@ -116,6 +116,17 @@ fn machine_page(site: &Site, id: &str) -> Markup {
     layout(&title, Some(&home), &body)
 }
 
+/// Returns the commits of a session's servers, each once.
+fn commits_of(document: &Document) -> String {
+    let mut commits: Vec<&str> = Vec::new();
+    for one in document.commits().map(|one| commit(Some(one))) {
+        if !commits.contains(&one) {
+            commits.push(one);
+        }
+    }
+    commits.join("..")
+}
+
 /// The sessions as a table with links, from a page from which `up` leads to the site's folder.
 fn table(sessions: &[&SiteSession], up: &str) -> Markup {
     let verdict = |session: &SiteSession| {
@@ -135,7 +146,7 @@ fn table(sessions: &[&SiteSession], up: &str) -> Markup {
                         } }
                         td { (kind(document)) }
                         td class=[class(verdict(session))] { (verdict(session)) }
-                        td { (commits(document)) }
+                        td { (commits_of(document)) }
                         td { (document.session.tag.as_deref().unwrap_or("")) }
                         td.n { (document.runs.len()) }
                     }
@@ -153,7 +164,7 @@ mod tests {
     use crate::compare::Metric;
     use crate::compare::example::duel;
     use crate::compare::sides::default_thresholds;
-    use crate::result::{Document, Utc, example};
+    use crate::result::{Utc, example};
 
     fn stored(number: u64, mut document: Document) -> Stored {
         document.session.start = Utc::from_unix_ms(1_800_000_000_000 + number * 1000);

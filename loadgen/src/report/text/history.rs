@@ -36,7 +36,7 @@ fn notes(history: &History) -> Vec<String> {
     let is_confirmed = changes.clone().all(|change| change.confirmation.is_some());
     if history.change_points.is_some() {
         notes.push(
-            "p: t-test at the best of many places, so one below 0.01 may still be chance"
+            "p: t-test at the best of many places, so one below 0.005 may still be chance"
                 .to_owned(),
         );
     }

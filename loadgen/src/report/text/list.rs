@@ -48,7 +48,7 @@ pub(crate) fn kind(document: &Document) -> String {
 }
 
 /// `abcdef012345`, `A..B` of a comparison, with a plus where there were changes beside the commit.
-pub(crate) fn commits(document: &Document) -> String {
+fn commits(document: &Document) -> String {
     let short = |subject: &Subject| {
         let commit = subject.commit.as_deref().map_or("-", |_| commit(subject.commit.as_deref()));
         format!("{commit}{}", if subject.dirty == Some(true) { "+" } else { "" })
