@@ -301,6 +301,42 @@ fn prometheus_parses_the_metrics() {
     assert_eq!(samples, content.lines().filter(|line| !line.starts_with('#')).count());
 }
 
+/// Returns the names of metrics in a query of Prometheus.
+fn metrics_in(query: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = query.split(|c| !is_name(c)).filter(|word| word.starts_with("sparring_"));
+    words.map(str::to_owned).collect()
+}
+
+/// Returns every query of a dashboard: those of its panels and of its variables.
+fn queries(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::Object(fields) => {
+            let own = fields.iter().filter(|(key, _)| ["expr", "query"].contains(&key.as_str()));
+            let own = own.filter_map(|(_, value)| value.as_str()).map(str::to_owned);
+            own.chain(fields.values().flat_map(queries)).collect()
+        }
+        serde_json::Value::Array(values) => values.iter().flat_map(queries).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_metric_of_the_dashboard_exists() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deploy/grafana.json");
+    let dashboard = std::fs::read(file).expect("the dashboard");
+    let dashboard = serde_json::from_slice(&dashboard).expect("JSON");
+    let watched = WorkerHandle::start(&["--threads", "1"]);
+    let (_, content) = watched.get("/metrics");
+    let families = content.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families: Vec<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+    let named: Vec<String> = queries(&dashboard).iter().flat_map(|one| metrics_in(one)).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in &named {
+        assert!(families.contains(&name.as_str()), "{name} is not among {families:?}");
+    }
+}
+
 #[test]
 fn the_log_can_be_json() {
     let (reader, writer) = std::io::pipe().expect("a pipe");

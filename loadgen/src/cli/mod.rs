@@ -1,9 +1,11 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is
 //! printed.
 
+mod bisect;
 mod ci;
 mod colour;
 mod compare;
+mod confirm;
 mod conformance;
 mod count;
 mod cpus;
@@ -124,7 +126,10 @@ enum Command {
     Count(count::CountArguments),
     /// Show a figure over the commits of a branch.
     History(history::HistoryArguments),
-    /// Make a page of stored sessions: verdict, charts, machine.
+    /// Find the commit that changed a figure, under noise: say which one to measure next
+    /// (scripts/bisect.sh).
+    Bisect(bisect::BisectArguments),
+    /// Make a page of stored sessions: verdict, charts, machine; or a site of all of them.
     Report(report::ReportArguments),
     /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers
     /// (scripts/experiments/proof.toml).
@@ -216,6 +221,7 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(compare)) => compare.execute(),
         Some(Command::Count(count)) => count.execute(),
         Some(Command::History(history)) => history.execute(),
+        Some(Command::Bisect(bisect)) => bisect.execute(),
         Some(Command::Report(report)) => report.execute(),
         Some(Command::Proof(proof)) => proof.execute(),
         Some(Command::Completions(completions)) => completions.execute(),

@@ -74,10 +74,6 @@ pub(crate) fn refusals(base: &Document, new: &Document) -> Vec<String> {
             name(new)
         ));
     }
-    let part = |document: &Document| {
-        let shard = document.runs.iter().find_map(|run| run.shard.as_ref());
-        shard.map_or_else(|| "the whole".to_owned(), |shard| format!("shard {}", shard.name()))
-    };
     if part(base) != part(new) {
         let (was, is) = (part(base), part(new));
         refusals.push(format!("They are different parts of a load: {was}, now {is} (merge)."));
@@ -91,6 +87,12 @@ pub(crate) fn refusals(base: &Document, new: &Document) -> Vec<String> {
         refusals.push(format!("The scenario {} is another: {different}.", after.name));
     }
     refusals
+}
+
+/// Returns the part of its load that a session measured.
+pub(super) fn part(document: &Document) -> String {
+    let shard = document.runs.iter().find_map(|run| run.shard.as_ref());
+    shard.map_or_else(|| "the whole".to_owned(), |shard| format!("shard {}", shard.name()))
 }
 
 /// Returns what else differs and could be the reason of a change, one sentence each.

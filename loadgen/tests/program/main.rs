@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "modules of a test")]
 
 mod answers;
+mod changes;
 mod commands;
 mod doctor;
 mod documents;

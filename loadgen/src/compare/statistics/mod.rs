@@ -10,9 +10,11 @@
 //! level and for every unit, and the estimate is a factor.
 
 pub(crate) mod binomial;
+pub(crate) mod change_points;
 mod normal;
 pub(crate) mod rank_sum;
 pub(crate) mod signed_rank;
+mod student;
 
 /// A shift between two sides, on the scale of the samples.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,6 +2,8 @@
 //! phone.
 
 mod charts;
+mod history;
+mod site;
 mod svg;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -11,26 +13,14 @@ use super::text::notes;
 use super::text::sessions::{fields, leading, load, server};
 use super::{Block, Blocks, Table};
 use crate::compare::{Conclusion, Judgement, Verdict};
-use crate::format::{count, figure, tone};
+use crate::format::{count, tone};
 use crate::load::Load;
 use crate::result::{Arm, Document, Run, SIDES, Stored};
 use crate::target::subject::Subject;
 use charts::NamedChart;
-use svg::{COLOURS, Chart, Scale};
-
-/// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by
-/// the commit's place.
-pub(crate) fn history_chart(title: &str, commits: usize, points: &[(usize, f64)]) -> String {
-    let places: Vec<(f64, f64)> = points.iter().map(|&(at, value)| (at as f64, value)).collect();
-    let x = Scale::marked(-0.5..=commits as f64 - 0.5, Vec::new());
-    let y = Scale::linear(points.iter().map(|(_, value)| *value), false, figure);
-    let mut chart = Chart::new(title, "commits, the newest to the right", x, y);
-    chart.line(0, &places, true);
-    for point in places {
-        chart.dot(0, point, true, &figure(point.1));
-    }
-    chart.file().into_string()
-}
+pub(crate) use history::history_chart;
+pub(crate) use site::{Site, SiteSession, site};
+use svg::COLOURS;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Page {
@@ -70,11 +60,13 @@ fn sides_of(sessions: &[Stored]) -> Vec<Side<'_>> {
 }
 
 /// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there
-/// are two; `cautions` is what a reader must know of it.
+/// are two; `cautions` is what a reader must know of it. `home` leads to other pages, where there
+/// are some.
 pub(crate) fn page(
     sessions: &[Stored],
     comparison: Option<&Conclusion>,
     cautions: &[String],
+    home: Option<&Markup>,
 ) -> Page {
     let sides = sides_of(sessions);
     let title = match comparison {
@@ -85,7 +77,38 @@ pub(crate) fn page(
     let drawn = |(name, load)| (name, load, charts::of_scenario(name, load, &sides));
     let drawn: Vec<(&str, &Load, Vec<NamedChart>)> =
         scenarios(sessions).into_iter().map(drawn).collect();
-    let html = html! {
+    let body = html! {
+        (verdict(&title, comparison, sessions, &sides))
+        @if let Some(comparison) = comparison { (judgements(comparison)) }
+        @for caution in cautions { p.note { (caution) } }
+        @for stored in sessions {
+            @if comparison.is_some() {
+                (blocks(&Blocks::default().notes(notes(&stored.document))))
+            } @else {
+                @if sessions.len() > 1 { h2 { (stored.file_name()) } }
+                (blocks(&leading(&stored.document)))
+            }
+        }
+        @if !drawn.is_empty() { h2 { "Charts" } }
+        @for (name, load, charts) in &drawn { (scenario(name, load, charts, drawn.len() <= MOST_OPEN)) }
+        h2 { "Sessions, and how to repeat them" }
+        @for stored in sessions {
+            h3 { (stored.file_name()) }
+            (blocks(&Blocks::default().fields(self::fields(&stored.document))))
+        }
+    };
+    let html = layout(&title, home, &body);
+    let file = |name: &str, named: &NamedChart| {
+        (format!("{}-{}.svg", file_name(name), named.name), named.chart.file().into_string())
+    };
+    let charts =
+        drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
+    Page { charts: charts.collect(), html: html.into_string() }
+}
+
+/// A whole page: everything that it needs is in it.
+fn layout(title: &str, home: Option<&Markup>, body: &Markup) -> Markup {
+    html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -97,34 +120,12 @@ pub(crate) fn page(
             }
             body {
                 main {
-                    (verdict(&title, comparison, sessions, &sides))
-                    @if let Some(comparison) = comparison { (judgements(comparison)) }
-                    @for caution in cautions { p.note { (caution) } }
-                    @for stored in sessions {
-                        @if comparison.is_some() {
-                            (blocks(&Blocks::default().notes(notes(&stored.document))))
-                        } @else {
-                            @if sessions.len() > 1 { h2 { (stored.file_name()) } }
-                            (blocks(&leading(&stored.document)))
-                        }
-                    }
-                    h2 { "Charts" }
-                    @for (name, load, charts) in &drawn { (scenario(name, load, charts, drawn.len() <= MOST_OPEN)) }
-                    h2 { "Sessions, and how to repeat them" }
-                    @for stored in sessions {
-                        h3 { (stored.file_name()) }
-                        (blocks(&Blocks::default().fields(self::fields(&stored.document))))
-                    }
+                    @if let Some(home) = home { nav { (home) } }
+                    (body)
                 }
             }
         }
-    };
-    let file = |name: &str, named: &NamedChart| {
-        (format!("{}-{}.svg", file_name(name), named.name), named.chart.file().into_string())
-    };
-    let charts =
-        drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
-    Page { charts: charts.collect(), html: html.into_string() }
+    }
 }
 
 /// The verdict in a box, the first thing on the page, and which colour is which server of which
@@ -263,7 +264,7 @@ mod tests {
 
     fn of(document: Document) -> Page {
         let comparison = Conclusion::of_arms(&document, &default_thresholds);
-        page(&[stored(document)], Some(&comparison), &[])
+        page(&[stored(document)], Some(&comparison), &[], None)
     }
 
     #[test]
@@ -333,17 +334,10 @@ mod tests {
 
     #[test]
     fn one_session_and_many_have_pages_without_a_verdict() {
-        let one = page(&[stored(example::document())], None, &[]);
+        let one = page(&[stored(example::document())], None, &[], None);
         assert!(one.html.contains("<h1>A measured session</h1>") && one.charts.len() > 4);
         let many = [example::document(), example::document(), duel(8, 1.0)].map(stored);
-        assert!(page(&many, None, &[]).html.contains("<h1>4 measured servers</h1>"));
-    }
-
-    #[test]
-    fn a_history_is_a_chart_with_a_dot_for_each_session() {
-        let svg = history_chart("a & b", 4, &[(0, 3.0), (1, 3.1), (1, 3.2), (3, 4.0)]);
-        assert_eq!(svg.matches("<circle").count(), 4);
-        assert!(svg.starts_with("<svg") && svg.contains("a &amp; b"));
+        assert!(page(&many, None, &[], None).html.contains("<h1>4 measured servers</h1>"));
     }
 
     #[test]
@@ -363,7 +357,7 @@ mod tests {
             path: format!("r/m/2026030{day}T000000Z-quick.json").into(),
             document: example::document(),
         });
-        let html = page(&sessions, None, &[]).html;
+        let html = page(&sessions, None, &[], None).html;
         let (head, _) = html.split_once("<table").expect("the box comes first");
         for part in
             ["20260301T000000Z-quick.json", "20260302T000000Z-quick.json", "2026-03-01T09:30"]
@@ -374,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_session_without_a_verdict_leads_with_its_table() {
-        let html = page(&[stored(example::document())], None, &[]).html;
+        let html = page(&[stored(example::document())], None, &[], None).html;
         let table = html.find("<th class=\"n\">msg/s</th>").expect("a table");
         assert!(html.find("<svg").is_none_or(|chart| table < chart), "{html}");
     }

@@ -95,7 +95,7 @@ fn nice_step(least: f64) -> f64 {
 }
 
 #[derive(Debug)]
-pub(super) struct Chart {
+pub(crate) struct Chart {
     x: Scale,
     y: Scale,
     body: Vec<Markup>,
@@ -187,11 +187,22 @@ impl Chart {
         self.line(side, &[(x, y - half), (x, y + half)], false);
     }
 
+    /// A line over the whole height, for a change of level, with what it says at its top.
+    pub(super) fn change(&mut self, x: f64, says: &str) {
+        let (place, bottom) = (self.at_x(x), HEIGHT - BOTTOM);
+        self.body.push(html! {
+            line.change x1=(tenths(place)) y1=(TOP) x2=(tenths(place)) y2=(bottom) {}
+        });
+        let anchor = if place > f64::midpoint(LEFT, WIDTH) { "end" } else { "start" };
+        let beside = if anchor == "end" { -4.0 } else { 4.0 };
+        self.text(place + beside, TOP + 10.0, anchor, says);
+    }
+
     pub(super) fn inline(&self) -> Markup {
         self.document(html! {})
     }
 
-    pub(super) fn file(&self) -> Markup {
+    pub(crate) fn file(&self) -> Markup {
         self.document(html! {
             style { (PreEscaped(COLOURS)) }
             rect.paper width="100%" height="100%" {}

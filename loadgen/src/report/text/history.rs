@@ -1,171 +1,189 @@
 //! A figure over the commits of a branch.
 
 use crate::compare::Metric;
-use crate::compare::sides::{is_sound, newer_side};
+use crate::compare::history::{Change, History, Point};
 use crate::format::{change, commit, count, figure};
 use crate::report::html::history_chart;
 use crate::report::{Blocks, Table};
-use crate::result::{Count, Document, Stored, median};
 
-/// A session's figure and where its commit stands in the branch.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Point {
-    /// From 0, the oldest commit that has a session.
-    at: usize,
-    commit: String,
-    subject: String,
-    start: String,
-    runs: usize,
-    /// In the unit that is shown.
-    value: f64,
+/// Returns a figure of stored sessions in the order of their commits. `machine` is the one that was
+/// asked for.
+pub(crate) fn history(history: &History, machine: &str) -> Blocks {
+    let metric = history.metric;
+    let title = format!("{} {} ({}), {machine}", history.scenario, metric.name(), metric.unit());
+    let blocks = Blocks::default().title(title).table(table(history));
+    let blocks = match history.change_points.as_deref() {
+        None => blocks,
+        Some([]) => blocks.notes(vec!["no change points".to_owned()]),
+        Some(changes) => blocks.title("change points").table(changes_of(history, changes)),
+    };
+    blocks.notes(notes(history))
 }
 
-/// Returns a figure of stored sessions in the order of their commits, of which `others` have
-/// another scenario of this name.
-pub(crate) fn history(
-    scenario: &str,
-    metric: Metric,
-    machine: &str,
-    points: &[Point],
-    others: usize,
-) -> Blocks {
-    let sessions = count(others as u64, "session");
-    let left_out = format!("LEFT OUT: {sessions} whose scenario of this name has other parameters");
-    let what_it_is = if metric == Metric::Instructions {
-        "Counted, not measured: exact, where compiler and kernels of the CPU are the same"
-    } else {
-        "ADVISORY: sessions of different times; a step may be the machine's (`duel` decides)"
-    };
-    let notes = (others > 0).then_some(left_out).into_iter().chain([what_it_is.to_owned()]);
-    let title = format!("{scenario} {} ({}), machine {machine}", metric.name(), metric.unit());
-    Blocks::default().title(title).table(table(points)).notes(notes.collect())
+fn notes(history: &History) -> Vec<String> {
+    let others = count(history.others as u64, "session");
+    let left_out = format!("LEFT OUT: {others} whose scenario of this name has other parameters");
+    let mut notes = Vec::new();
+    if history.epochs.len() > 1 {
+        let epochs = (1..).zip(&history.epochs);
+        notes.extend(epochs.map(|(number, epoch)| format!("epoch {number}: {}", epoch.text())));
+        notes.push("sessions of different epochs are not compared".to_owned());
+    }
+    if history.others > 0 {
+        notes.push(left_out);
+    }
+    let changes = history.change_points.iter().flatten();
+    let is_confirmed = changes.clone().all(|change| change.confirmation.is_some());
+    if history.change_points.is_some() {
+        notes.push(
+            "p: t-test at the best of many places, so one below 0.005 may still be chance"
+                .to_owned(),
+        );
+    }
+    if history.metric == Metric::Instructions {
+        notes.push(
+            "Counted, not measured: exact, where compiler and kernels of the CPU are the same"
+                .to_owned(),
+        );
+    } else if history.change_points.is_some() && !is_confirmed {
+        notes.push(
+            "ADVISORY: sessions of different times; a step may be the machine's (--confirm decides)"
+                .to_owned(),
+        );
+    } else if history.change_points.is_none() {
+        notes.push(
+            "ADVISORY: sessions of different times; a step may be the machine's (`duel` decides)"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
-pub(crate) fn chart(scenario: &str, metric: Metric, points: &[Point]) -> String {
-    let places: Vec<(usize, f64)> = points.iter().map(|point| (point.at, point.value)).collect();
-    let commits = points.last().map_or(0, |point| point.at + 1);
-    history_chart(&format!("{scenario}: {}", metric.label()), commits, &places)
-}
-
-/// Returns the figures of the sessions by commits of `log` (hash and subject, oldest first), and
-/// how many sessions were another scenario of that name.
-pub(crate) fn points(
-    scenario: &str,
-    metric: Metric,
-    log: &[(String, String)],
-    found: &[Stored],
-) -> (Vec<Point>, usize) {
-    let place = |document: &Document| {
-        let commit = document.subject.commit.as_deref()?;
-        log.iter().position(|(hash, _)| hash.starts_with(commit))
-    };
-    let mut placed: Vec<(usize, &Document)> = found
-        .iter()
-        .filter_map(|stored| Some((place(&stored.document)?, &stored.document)))
-        .collect();
-    placed.sort_by_key(|(at, document)| (*at, document.session.start));
-    let hash = |document: &Document| document.scenario(scenario).map(|one| one.hash.clone());
-    // The newest session has the present meaning of the name.
-    let newest = placed.last().and_then(|(_, document)| hash(document));
-    let all = placed.len();
-    placed.retain(|(_, document)| hash(document) == newest);
-    let others = all - placed.len();
-    let first = placed.first().map_or(0, |(at, _)| *at);
-    let point = |(at, document): &(usize, &Document)| {
-        let load = &document.scenario(scenario)?.parameters;
-        let runs = newer_side(document).filter(|run| run.scenario == scenario && is_sound(run));
-        let measured = runs.filter_map(|run| metric.of(run, load));
-        let is_it = |count: &&Count| count.scenario == scenario && count.counter == metric.name();
-        let counted = document.counts.iter().filter(is_it).map(|count| count.per_message);
-        let values: Vec<f64> = measured.chain(counted).collect();
-        let ((hash, subject), dirty) = (&log[*at], document.subject.dirty == Some(true));
-        Some(Point {
-            at: at - first,
-            commit: commit(Some(hash)).to_owned() + if dirty { "+" } else { "" },
-            subject: subject.clone(),
-            start: document.session.start.to_string().chars().take(16).collect(),
-            runs: values.len(),
-            value: metric.shown(median(values)?),
-        })
-    };
-    (placed.iter().filter_map(point).collect(), others)
+/// Returns the chart of a history as an SVG file.
+pub(crate) fn chart(history: &History) -> String {
+    history_chart(history).file().into_string()
 }
 
 /// Characters of the plot beside the figures.
 const PLOT: usize = 30;
 const SUBJECT: usize = 36;
 
-fn table(points: &[Point]) -> Table {
+fn subject(point: &Point) -> String {
+    point.subject.chars().take(SUBJECT).collect()
+}
+
+fn table(history: &History) -> Table {
+    let History { points, epochs, .. } = history;
     let low = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
     let high = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     let range =
         format!("{:<width$}{}", figure(low), figure(high), width = PLOT - figure(high).len());
-    let header = ["commit", "measured", "subject", range.as_str(), "median", "change", "runs"];
-    let before = std::iter::once(None).chain(points.iter().map(Some));
-    let rows = points.iter().zip(before).map(|(point, before)| {
+    let mut header = vec!["commit", "measured", "subject", &range];
+    let (has_epochs, has_steps) = (epochs.len() > 1, history.change_points.is_some());
+    header.extend(has_epochs.then_some("epoch"));
+    header.extend(has_steps.then_some("step"));
+    let names = header.len();
+    header.extend(["median", "change", "runs"]);
+    let step_at = |index: usize| {
+        let mut steps = history.change_points.iter().flatten();
+        steps.find(|step| step.first == index).map_or_else(String::new, |step| change(step.ratio))
+    };
+    let rows = points.iter().enumerate().map(|(index, point)| {
         let place = if high > low { (point.value - low) / (high - low) } else { 0.5 };
         let at = (place * (PLOT - 1) as f64).round() as usize;
-        [
-            point.commit.clone(),
-            point.start.clone(),
-            point.subject.chars().take(SUBJECT).collect(),
+        let before = history.before(index).map(|before| &points[before]);
+        let mut row = vec![
+            point.short(),
+            measured(point),
+            subject(point),
             format!("{}o{}", ".".repeat(at), ".".repeat(PLOT - 1 - at)),
+        ];
+        row.extend(has_epochs.then(|| (point.epoch + 1).to_string()));
+        row.extend(has_steps.then(|| step_at(index)));
+        row.extend([
             figure(point.value),
             before.map_or_else(String::new, |before| change(point.value / before.value)),
             point.runs.to_string(),
-        ]
+        ]);
+        row
     });
-    Table::new(header, 4, [6, 2, 1, 3]).rows(rows)
+    Table::new(header, names, [names + 2, 2, 1, 3]).rows(rows)
+}
+
+fn measured(point: &Point) -> String {
+    point.start.to_string().chars().take(16).collect()
+}
+
+fn changes_of(history: &History, changes: &[Change]) -> Table {
+    let is_confirmed = changes.iter().any(|change| change.confirmation.is_some());
+    let mut header = vec!["after", "first seen", "subject"];
+    header.extend(is_confirmed.then_some("cause"));
+    let names = header.len();
+    header.extend(["step", "before", "after it", "commits", "p"]);
+    let rows = changes.iter().map(|step| {
+        let [last, first] = [step.last, step.first].map(|index| &history.points[index]);
+        let mut row = vec![last.short(), first.short(), subject(first)];
+        if is_confirmed {
+            row.push(step.confirmation.as_ref().map_or_else(String::new, |one| {
+                let [a, b] = one.commits.each_ref().map(|one| commit(Some(one)));
+                let is_beyond = *one.commits[0] != *last.commit || *one.commits[1] != *first.commit;
+                let beyond = if is_beyond { format!(" (of {a}..{b})") } else { String::new() };
+                one.text() + &beyond
+            }));
+        }
+        row.extend([
+            change(step.ratio),
+            figure(step.before),
+            figure(step.after),
+            step.commits.to_string(),
+            if step.p < 0.0005 { "< 0.001".to_owned() } else { format!("{:.3}", step.p) },
+        ]);
+        row
+    });
+    Table::new(header, names, [names + 4, 2, names + 1, names + 2]).rows(rows)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+    use crate::compare::cause::Dueled;
     use crate::report::Format;
-    use crate::result::{Utc, example};
+    use crate::result::{Stored, Utc, example};
 
-    fn points(metric: Metric, found: &[Stored]) -> (Vec<Point>, usize) {
-        super::points("echo", metric, &branch(), found)
-    }
-
-    fn table(points: &[Point], width: usize) -> String {
-        Blocks::default().table(super::table(points)).render(Format::Terminal { width })
-    }
-
-    fn session(commit: &str, at_s: u64, rate: f64) -> Stored {
+    fn session(number: usize, rate: f64) -> Stored {
         let mut document = example::document();
-        document.subject.commit = Some(commit.to_owned());
-        document.session.start = Utc::from_unix_ms(1_800_000_000_000 + at_s * 1000);
+        document.subject.commit = Some(format!("{number:012x}"));
+        document.session.start = Utc::from_unix_ms(1_800_000_000_000 + number as u64 * 60_000);
         document.runs.iter_mut().for_each(|run| run.rate_per_s = rate);
         Stored { path: "f.json".into(), document }
     }
 
-    fn branch() -> Vec<(String, String)> {
-        ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "cccccccccccccccc"]
-            .map(|hash| (hash.into(), format!("Do {}", &hash[..1])))
-            .into()
+    fn of(found: &[Stored]) -> History {
+        let log: Vec<(String, String)> =
+            (0..32).map(|n| (format!("{n:012x}cccc"), format!("Do {n}"))).collect();
+        History::of("echo", Metric::Throughput, &log, found)
+    }
+
+    fn stepped() -> Vec<Stored> {
+        (0..12)
+            .map(|n| session(2 * n, if n < 6 { 100.0 } else { 110.0 } + (n % 3) as f64))
+            .collect()
+    }
+
+    fn text(history: &History, width: usize) -> String {
+        super::history(history, "machine m").render(Format::Terminal { width })
     }
 
     #[test]
-    fn sessions_are_in_the_order_of_the_branch() {
-        let found = [
-            session("cccccccccccc", 1, 3.0),
-            session("aaaaaaaaaaaa", 2, 1.0),
-            session("eeeeeeeeeeee", 3, 9.0),
-        ];
-        let (points, others) = points(Metric::Throughput, &found);
-        let seen: Vec<(usize, &str, f64)> =
-            points.iter().map(|p| (p.at, p.subject.as_str(), p.value)).collect();
-        assert_eq!(seen, [(0, "Do a", 1.0), (2, "Do c", 3.0)]);
-        assert_eq!(others, 0);
-        let text = table(&points, 130);
-        let last = text.lines().last().expect("lines");
-        assert!(
-            last.contains("cccccccccccc") && last.contains("+200.0 %") && last.contains(".o "),
-            "{text}"
-        );
-        let narrow = table(&points, 80);
-        assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
+    fn the_table_has_a_line_for_each_session() {
+        let history = of(&[session(2, 3.0), session(0, 1.0)]);
+        let wide = text(&history, 130);
+        let last = wide.lines().find(|line| line.starts_with("000000000002")).expect("a line");
+        assert!(last.contains("+200.0 %") && last.contains(".o "), "{wide}");
+        assert!(wide.contains("ADVISORY: sessions of different times"), "{wide}");
+        let narrow = text(&history, 80);
         assert!(
             narrow.contains("+200.0 %")
                 && narrow.contains("not shown in 80 columns: runs, subject"),
@@ -174,35 +192,44 @@ mod tests {
     }
 
     #[test]
-    fn another_definition_of_the_scenario_is_left_out() {
-        let mut old = session("aaaaaaaaaaaa", 1, 1.0);
-        let scenario = &mut old.document.scenarios[0];
-        scenario.parameters.connections = 1;
-        scenario.rehash();
-        let (points, others) = points(Metric::ServerCpu, &[old, session("bbbbbbbbbbbb", 2, 2.0)]);
-        assert_eq!((points.len(), others), (1, 1));
-        assert_eq!(points[0].value, 4.0);
+    fn change_points_are_marked_and_listed() {
+        let mut history = of(&stepped());
+        assert!(!text(&history, 200).contains("change points"));
+        history.find_changes();
+        let said = text(&history, 200);
+        let marked = |line: &&str| line.starts_with("00000000000c") && line.contains("+9.9 %  ");
+        assert!(said.lines().any(|line| marked(&line)), "{said}");
+        let line = said.lines().find(|line| line.starts_with("00000000000a  00000000000c"));
+        let line = line.unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains("Do 12") && line.contains("< 0.001"), "{said}");
+        assert!(said.contains("(--confirm decides)"), "{said}");
+        let svg = chart(&history);
+        assert!(svg.contains("class=\"change\"") && svg.contains("+9.9 %"), "{svg}");
     }
 
     #[test]
-    fn what_was_counted_has_a_point_too() {
-        let mut stored = session("aaaaaaaaaaaa", 1, 1.0);
-        stored.document.runs.clear();
-        stored.document.counts = vec![crate::result::Count {
-            scenario: "echo".into(),
-            counter: "instructions".into(),
-            per_message: 480.25,
-            messages: 100_000,
-        }];
-        let points = |metric| points(metric, std::slice::from_ref(&stored)).0;
-        assert_eq!(points(Metric::Instructions)[0].value, 480.25);
-        assert!(points(Metric::ServerCpu).is_empty());
+    fn a_cause_is_named() {
+        let mut history = of(&stepped());
+        history.find_changes();
+        let Ok(()) = history
+            .confirm(|_| Ok::<_, Infallible>(Dueled::Failed("it does not build".to_owned())));
+        let said = text(&history, 200);
+        assert!(said.contains("cannot tell: it does not build"), "{said}");
+        assert!(!said.contains("ADVISORY"), "{said}");
     }
 
     #[test]
-    fn invalid_runs_have_no_point() {
-        let mut bad = session("aaaaaaaaaaaa", 1, 1.0);
-        bad.document.runs.iter_mut().for_each(|run| run.valid = false);
-        assert!(points(Metric::Throughput, &[bad]).0.is_empty());
+    fn epochs_are_told_apart() {
+        let mut found = stepped();
+        found[6..].iter_mut().for_each(|one| one.document.machine.id = "other".into());
+        let mut history = of(&found);
+        history.find_changes();
+        let said = text(&history, 200);
+        assert!(
+            said.contains("no change points") && said.contains("epoch 2: machine other"),
+            "{said}"
+        );
+        let first = said.lines().find(|line| line.starts_with("00000000000c")).expect("a line");
+        assert!(!first.contains('%'), "{first}");
     }
 }

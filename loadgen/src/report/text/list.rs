@@ -36,7 +36,7 @@ pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
 }
 
 /// `quick`, `duel`, `noise`, `run`; with a star where it was interrupted.
-fn kind(document: &Document) -> String {
+pub(crate) fn kind(document: &Document) -> String {
     let name = match document.session.kind {
         SessionKind::Single => "run",
         SessionKind::Suite => document.session.suite.as_deref().unwrap_or("experiment"),

@@ -52,10 +52,7 @@ pub(crate) fn stored(stored: &Stored, comparison: Option<&Conclusion>) -> Blocks
 /// Returns what is known of a session beside its figures.
 pub(crate) fn fields(document: &Document) -> Vec<Field> {
     let Document { session, machine, tool, arms, subject, .. } = document;
-    let Machine { id, cpu, cores, threads, memory_bytes, kernel, governor, virtualisation, .. } =
-        machine;
     let tag = session.tag.as_ref().map(|tag| format!(", tag {tag}")).unwrap_or_default();
-    let governor = governor.as_ref().map(|name| format!(", governor {name}")).unwrap_or_default();
     let mut fields = vec![
         Field::new(
             "measured",
@@ -63,13 +60,7 @@ pub(crate) fn fields(document: &Document) -> Vec<Field> {
         ),
         Field::new(
             "machine",
-            format!(
-                "{id} ({cpu}, {}, {}, {:.0} GiB, {virtualisation}{governor}, Linux {kernel}), load {:.2} at the start",
-                count((*cores).into(), "core"),
-                count((*threads).into(), "thread"),
-                *memory_bytes as f64 / f64::from(1 << 30),
-                machine.load_at_start,
-            ),
+            format!("{}, load {:.2} at the start", self::machine(machine), machine.load_at_start),
         ),
         Field::new(
             "generator",
@@ -89,6 +80,19 @@ pub(crate) fn fields(document: &Document) -> Vec<Field> {
     }
     fields.extend(arms.iter().map(|arm| Field::new(&arm.name, server(&arm.subject))));
     fields
+}
+
+/// Returns the machine in a line, without its load at a time.
+pub(crate) fn machine(machine: &Machine) -> String {
+    let Machine { id, cpu, cores, threads, memory_bytes, kernel, governor, virtualisation, .. } =
+        machine;
+    let governor = governor.as_ref().map(|name| format!(", governor {name}")).unwrap_or_default();
+    format!(
+        "{id} ({cpu}, {}, {}, {:.0} GiB, {virtualisation}{governor}, Linux {kernel})",
+        count((*cores).into(), "core"),
+        count((*threads).into(), "thread"),
+        *memory_bytes as f64 / f64::from(1 << 30),
+    )
 }
 
 pub(crate) fn server(subject: &Subject) -> String {
