@@ -19,7 +19,7 @@ use crate::error::ServeError;
 use crate::injected_cost::InjectedCost;
 use crate::limiter::AddressLimits;
 use crate::rate::Rates;
-use crate::tls::Identity;
+use crate::tls::{Identity, TlsOptions};
 
 /// Way in which connections are spread over the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,6 +141,8 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// Certificate and key of the wss:// listeners, which need one.
     pub identity: Option<Identity>,
+    /// What wss:// listeners ask of clients.
+    pub tls: TlsOptions,
     /// Protocol of the echo.
     pub protocol: Protocol,
     /// Settings of the WebSocket echo.
@@ -183,6 +185,7 @@ impl Default for Config {
         Self {
             listen: vec![ListenAddress { scheme: None, host: "127.0.0.1".to_owned(), port: 0 }],
             identity: None,
+            tls: TlsOptions::default(),
             protocol: Protocol::default(),
             settings: EchoSettings::default(),
             engine: EngineChoice::Auto,

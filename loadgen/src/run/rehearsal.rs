@@ -58,7 +58,7 @@ impl Rehearsal {
 
     /// Returns the only worker of `plan`, which connects to one of the `addresses`.
     pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
-        let shared = Arc::new(Shared::new(plan, addresses));
+        let shared = Arc::new(Shared::new(plan, vec![addresses]));
         let (sender, reports) = channel();
         let client = Client::new(shared.clone(), 0, sender);
         (Self { shared, reports }, client)

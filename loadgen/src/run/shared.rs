@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use engine::Nanos;
-use engine::tls::TlsSettings;
 use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 
 use super::compressed::Precompressed;
+use super::destination::{Destination, Secured};
 use super::error::{Opened, RunError};
 use super::payload::Content;
 use super::plan::Plan;
@@ -16,8 +16,6 @@ use super::process_shard::ProcessShard;
 use super::schedule::Shard;
 use super::tally::Interval;
 use crate::load::{Deflate, Load};
-use crate::target::opening::HandshakeRequest;
-use crate::target::url::Url;
 
 /// Number of windows with which messages are compressed.
 const WINDOWS: usize = (MAX_WINDOW_BITS - MIN_DEFLATE_BITS) as usize + 1;
@@ -185,15 +183,12 @@ pub(crate) struct Shared {
     pub(crate) load: Load,
     /// The part of it that this process takes.
     pub(crate) process: ProcessShard,
-    pub(crate) tls: Option<TlsSettings>,
-    /// The server's addresses, in the order in which they are tried.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// For each of them, true if a connection was made to it.
-    pub(crate) in_use: Vec<AtomicBool>,
+    /// TLS with the servers; `None` where there is none.
+    pub(crate) secured: Option<Secured>,
+    /// The servers, which connections take in turn.
+    pub(crate) destinations: Vec<Destination>,
     /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,
-    pub(crate) url: Url,
-    pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
     /// Compressed bodies for each window that can be negotiated, from the smallest to the largest.
     /// A window that the server chose is compressed for when the first connection gets it.
@@ -206,18 +201,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
-    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Self {
-        let url = plan.target.url.with_port(addresses[0].port());
+    /// Returns what the workers of `plan` need, which connect to the `addresses` of each server
+    /// without TLS.
+    pub(crate) fn new(plan: &Plan, addresses: Vec<Vec<SocketAddr>>) -> Self {
+        let destinations = plan.target.urls().zip(addresses);
+        let destinations =
+            destinations.map(|(url, addresses)| Destination::new(plan, url, addresses));
         let shared = Self {
             load: plan.load.clone(),
             process: plan.placement.process(),
-            tls: None,
-            in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
-            addresses,
+            secured: None,
+            destinations: destinations.collect(),
             has_told: AtomicBool::new(false),
-            request: plan.target.request(&url, &plan.load),
-            url,
             content: Content::of(&plan.load),
             precompressed: Default::default(),
             source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
@@ -281,18 +276,19 @@ impl Shared {
         Opened { open: self.total(|gauges| &gauges.open), connections: self.own_connections() }
     }
 
-    pub(crate) fn use_address(&self, index: usize) {
-        // Most of the time the flag is set already, and the cache line stays shared.
-        if !self.in_use[index].load(Ordering::Relaxed) {
-            self.in_use[index].store(true, Ordering::Relaxed);
-        }
+    /// Returns the index of the server of a connection, by its number.
+    pub(crate) fn destination(&self, number: u32) -> usize {
+        number as usize % self.destinations.len()
     }
 
     /// Returns the addresses that connections were made to; `None` where there was none.
     pub(crate) fn addresses_in_use(&self) -> Option<String> {
-        let in_use = |index: usize| self.in_use[index].load(Ordering::Relaxed);
-        let used = self.addresses.iter().enumerate().filter(|(index, _)| in_use(*index));
-        let used: Vec<String> = used.map(|(_, address)| address.to_string()).collect();
+        let mut used: Vec<String> = Vec::new();
+        for address in self.destinations.iter().flat_map(Destination::addresses_in_use) {
+            if !used.contains(&address) {
+                used.push(address);
+            }
+        }
         (!used.is_empty()).then(|| used.join(", "))
     }
 

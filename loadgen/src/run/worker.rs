@@ -40,7 +40,8 @@ impl WorkerThread {
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
         let client = Client::new(shared.clone(), index, reports.clone());
         let config = config(plan, shared.shard(index).count() + shared.idle_shard(index).count());
-        let (tls, kind, reports) = (shared.tls.clone(), plan.placement.engine, reports.clone());
+        let tls = shared.secured.as_ref().map(|secured| secured.settings.clone());
+        let (kind, reports) = (plan.placement.engine, reports.clone());
         let work = move || {
             let (client, ran) = work(client, tls, kind, &config, inbox, cpu);
             let counters = ran.unwrap_or_else(|error| {

@@ -10,6 +10,7 @@ mod control_frames;
 mod duel;
 mod echo;
 mod endings;
+mod foreign;
 mod open_loop;
 mod openings;
 mod shapes;

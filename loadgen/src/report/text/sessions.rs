@@ -127,7 +127,11 @@ pub(crate) fn load(load: &Load) -> String {
         0 => String::new(),
         idle => format!(", beside {} idle connections", grouped(idle.into())),
     };
-    let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
+    let tls = match (load.transport, load.tls_resume_percent) {
+        (Transport::Wss, 0) => " over TLS".to_owned(),
+        (Transport::Wss, percent) => format!(" over TLS ({percent} % resumed)"),
+        _ => String::new(),
+    };
     let connections = count(load.connections.into(), "connection");
     format!("{connections}{tls}{rate}, {size} of {kind}{deflate}{idle}")
 }
