@@ -1,10 +1,9 @@
-//! Places to connect to that are not the URL's: `--connect-to`, and an HTTP proxy.
+//! A place to connect to that is not the URL's: `--connect-to`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::credentials::Credentials;
 use super::url::{Authority, UrlError};
 
 /// A host and its port, as `HOST:PORT`.
@@ -36,36 +35,6 @@ impl FromStr for Place {
     }
 }
 
-/// An HTTP proxy that makes tunnels (CONNECT, RFC 9110 9.3.6).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    pub(crate) place: Place,
-    pub(crate) credentials: Option<Credentials>,
-}
-
-impl FromStr for Proxy {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let expected = "expected http://[USER:PASSWORD@]HOST:PORT, as in http://127.0.0.1:3128";
-        let invalid = |why: &str| {
-            let shown = Credentials::redacted(text);
-            UrlError::new(format!("`{shown}` is not a valid proxy: {why}"))
-        };
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| invalid(expected))?;
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err(invalid(&format!("it is reached without TLS, {expected}")));
-        }
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains(['/', '?', '#']) {
-            return Err(invalid(expected));
-        }
-        let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(u, p)| (Some(u), p));
-        let credentials = user.map(Credentials::parse).transpose().map_err(|why| invalid(&why))?;
-        Ok(Self { place: place.parse().map_err(|_| invalid(expected))?, credentials })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,19 +55,6 @@ mod tests {
         {
             let said = text.parse::<Place>().expect_err(text).to_string();
             assert!(said.contains("is not a valid") && said.contains("expected"), "{text}: {said}");
-        }
-    }
-
-    #[test]
-    fn a_proxy_is_an_http_url_whose_password_is_never_shown() {
-        let proxy: Proxy = "http://user:secret@127.0.0.1:3128/".parse().expect("a proxy");
-        assert_eq!(proxy.place.host(), "127.0.0.1");
-        assert!(proxy.credentials.is_some() && !format!("{proxy:?}").contains("secret"));
-        assert!("http://h:1".parse::<Proxy>().is_ok_and(|proxy| proxy.credentials.is_none()));
-        for text in ["h:3128", "https://h:1", "http://h", "http://u:secret@h:1/x", "http://:s@h:1"]
-        {
-            let said = text.parse::<Proxy>().expect_err(text).to_string();
-            assert!(said.contains("is not a valid proxy") && !said.contains("secret"), "{said}");
         }
     }
 }
