@@ -397,6 +397,7 @@ mod tests {
     use super::*;
     use crate::load::Transport;
     use crate::run::{Target, Wait};
+    use crate::target::place::Place;
     use crate::target::trust::Trust;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
@@ -446,7 +447,7 @@ mod tests {
         let plan = plan(&line.split_ascii_whitespace().collect::<Vec<_>>()).expect("flags");
         assert!(!format!("{plan:?}").contains("secret"), "{plan:?}");
         let Target { url, others, connect_to, host, sni, .. } = &plan.target;
-        assert_eq!((others.len(), connect_to.as_ref().map(|to| to.host())), (1, Some("127.0.0.1")));
+        assert_eq!((others.len(), connect_to.as_ref().map(Place::host)), (1, Some("127.0.0.1")));
         assert_eq!((host.as_deref(), sni.as_deref()), (Some("vhost:1"), Some("name")));
         let request = plan.target.request(url, &plan.load);
         assert_eq!((request.host.as_str(), request.is_template), ("vhost:1", true));
