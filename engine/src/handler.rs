@@ -38,8 +38,16 @@ pub trait Handler: Sized + 'static {
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Self::Conn;
 
     /// Reports that the connection's TLS handshake has succeeded and that output written before is
-    /// on its way. Only [`Tls`](crate::tls::Tls) calls it; plain connections have no such step.
-    fn secured(&mut self, _id: ConnId, _c: &mut Self::Conn, _out: &mut Output<'_>) {}
+    /// on its way. `is_resumed`: it has resumed an earlier session. Only
+    /// [`Tls`](crate::tls::Tls) calls it; plain connections have no such step.
+    fn secured(
+        &mut self,
+        _id: ConnId,
+        _c: &mut Self::Conn,
+        _is_resumed: bool,
+        _out: &mut Output<'_>,
+    ) {
+    }
 
     /// Reports that the [`WorkerCore::connect`] with this `tag` failed. Its slot is free: a connect
     /// begun here can take it, at [`Config::max_connects`](crate::Config::max_connects) too.

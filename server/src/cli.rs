@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use engine::socket::{Congestion, url_authority};
+use engine::tls::{TlsVersion, TlsVersions};
 use engine::{EngineChoice, EngineKind, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
@@ -32,7 +33,7 @@ use crate::proxy::Networks;
 use crate::rate::{Rate, RatePolicy, Rates};
 use crate::server::Server;
 use crate::stats::Stats;
-use crate::tls::Identity;
+use crate::tls::{Identity, TlsOptions};
 use crate::{signals, version};
 
 const LISTENING: &str = "Listening";
@@ -58,7 +59,7 @@ Examples:
 
 Standard output has one line for each listener, `listening on URL (engine ..., N threads)`, once it accepts.
 A browser finds a console at http://ADDRESS/.
-SIGTERM or SIGINT drains: new connections get a 503, what has arrived is echoed, every WebSocket is closed with 1001. A second
+SIGHUP reads --tls-cert and --tls-key again, for new connections. SIGTERM or SIGINT drains: new connections get a 503, what has arrived is echoed, every WebSocket is closed with 1001. A second
 signal ends the server at once.
 Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connections off, 130 or 143 ended by a second signal.";
 
@@ -87,6 +88,19 @@ struct Arguments {
     /// listeners, and print its fingerprint.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], help_heading = LISTENING)]
     tls_self_signed: bool,
+
+    /// Ask clients of wss:// listeners for a certificate of one of the authorities in this file,
+    /// PEM, and refuse others.
+    #[arg(long, value_name = "FILE", help_heading = LISTENING)]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Lowest version of TLS to agree to.
+    #[arg(long, value_enum, value_name = "1.2|1.3", default_value = "1.2", hide_possible_values = true, help_heading = LISTENING)]
+    tls_min: Version,
+
+    /// Highest version of TLS to agree to.
+    #[arg(long, value_enum, value_name = "1.2|1.3", default_value = "1.3", hide_possible_values = true, help_heading = LISTENING)]
+    tls_max: Version,
 
     /// Only path to serve; other paths get a 404 [default: every path].
     #[arg(long, value_name = "PATH", value_parser = path, help_heading = LISTENING)]
@@ -318,6 +332,23 @@ impl From<Spreading> for Spread {
         match spreading {
             Spreading::Kernel => Self::Kernel,
             Spreading::Even => Self::Even,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Version {
+    #[value(name = "1.2")]
+    Tls12,
+    #[value(name = "1.3")]
+    Tls13,
+}
+
+impl From<Version> for TlsVersion {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Tls12 => Self::Tls12,
+            Version::Tls13 => Self::Tls13,
         }
     }
 }
@@ -557,6 +588,7 @@ impl Arguments {
         Ok(Config {
             listen: self.listen.clone(),
             identity: self.identity()?,
+            tls: self.tls()?,
             protocol,
             proxy_protocol: self.proxy_protocol.clone(),
             settings: self.settings()?,
@@ -610,6 +642,26 @@ impl Arguments {
         let default = Some(text).filter(|text| !text.is_empty()).map(str::parse).transpose();
         let default = default.map_err(|error: FaultError| format!("--faults: {error}"))?;
         Ok(Some(FaultSettings::new(default, self.high_water)))
+    }
+
+    fn tls(&self) -> Result<TlsOptions, String> {
+        let versions = TlsVersions { min: self.tls_min.into(), max: self.tls_max.into() };
+        let options = TlsOptions { client_authorities: self.tls_client_ca.clone(), versions };
+        if versions.min > versions.max {
+            return Err(
+                "--tls-min 1.3 is above --tls-max 1.2: expected a version between them, as in \
+                        --tls-min 1.2"
+                    .to_owned(),
+            );
+        }
+        if options == TlsOptions::default() || self.listen.iter().any(ListenAddress::is_tls) {
+            return Ok(options);
+        }
+        let flag = match &self.tls_client_ca {
+            Some(file) => format!("--tls-client-ca {}", file.display()),
+            None => "--tls-min and --tls-max".to_owned(),
+        };
+        Err(format!("{flag}: for listeners of wss://, as in --listen wss://127.0.0.1:9443/"))
     }
 
     fn settings(&self) -> Result<EchoSettings, String> {
@@ -729,9 +781,12 @@ fn for_packages(shell: Option<Shell>) -> String {
 }
 
 fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
-    let signals = signals::catch().map_err(ServeError::system("catching signals"))?;
+    let reloads = config.identity.as_ref().is_some_and(Identity::is_in_files);
+    let signals = signals::catch(reloads).map_err(ServeError::system("catching signals"))?;
     let server = Server::start(config)?;
-    signals.drain(server.drain()).map_err(ServeError::system("starting the signals' thread"))?;
+    signals
+        .act(server.drain(), server.reload())
+        .map_err(ServeError::system("starting the signals' thread"))?;
     let (engine, reason) = server.engine();
     // The reason for the engine is shown where an engine was asked for, or where the choice is
     // unusual.

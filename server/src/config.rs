@@ -21,7 +21,7 @@ use crate::injected_cost::InjectedCost;
 use crate::limiter::AddressLimits;
 use crate::proxy::Networks;
 use crate::rate::Rates;
-use crate::tls::Identity;
+use crate::tls::{Identity, TlsOptions};
 
 /// Way in which connections are spread over the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,6 +149,8 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// Certificate and key of the wss:// listeners, which need one.
     pub identity: Option<Identity>,
+    /// What wss:// listeners ask of clients.
+    pub tls: TlsOptions,
     /// Protocol of the echo.
     pub protocol: Protocol,
     /// Proxies whose connections begin with a header of the PROXY protocol. `None`: none do. For
@@ -194,6 +196,7 @@ impl Default for Config {
         Self {
             listen: vec![ListenAddress { scheme: None, host: "127.0.0.1".to_owned(), port: 0 }],
             identity: None,
+            tls: TlsOptions::default(),
             protocol: Protocol::default(),
             proxy_protocol: None,
             settings: EchoSettings::default(),

@@ -46,6 +46,6 @@ pub use rate::{Rate, RatePolicy, Rates};
 pub use raw::{RawConnection, RawEcho};
 pub use server::{Drain, Server};
 pub use stats::{DeflateCounters, EchoCounters, Stats};
-pub use tls::{Identity, IdentityError};
+pub use tls::{Identity, IdentityError, TlsOptions};
 pub use websocket::WebSocketEcho;
 pub use worker::{DRAIN, STOP};

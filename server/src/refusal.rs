@@ -159,8 +159,15 @@ fn explain(error: &TlsError) -> String {
             | SupportedVersionsExtensionRequired
             | Tls12NotOffered
             | Tls12NotOfferedOrEnabled,
-        )) => {
-            "the client offers TLS 1.1 or older, and this server speaks TLS 1.2 and 1.3".to_owned()
+        )) => "the client offers no version of TLS that this server speaks (1.2 and 1.3, within \
+                --tls-min and --tls-max)"
+            .to_owned(),
+        TlsError::Protocol(Error::NoCertificatesPresented) => {
+            "the client has no certificate, and --tls-client-ca asks for one".to_owned()
+        }
+        // The only certificate that a server judges is the client's.
+        TlsError::Protocol(Error::InvalidCertificate(error)) => {
+            format!("the client's certificate is not one that --tls-client-ca accepts ({error})")
         }
         error => error.to_string(),
     }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::socket::{self, Congestion};
-use engine::tls::{HandshakeThread, Tls, TlsSettings};
+use engine::tls::{HandshakeThread, Tls, TlsServer, TlsSettings};
 use engine::{EngineKind, Handler, Linger, Listener, Remote};
 use protocol::handshake::server::Refusal;
 use tracing::{info, warn};
@@ -21,6 +21,7 @@ use crate::proxy::ProxyProtocol;
 use crate::raw::RawEcho;
 use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
+use crate::tls::{Identity, Reload};
 use crate::websocket::WebSocketEcho;
 use crate::worker::{self, DRAIN, Plan, STOP, WorkerEvent};
 
@@ -44,6 +45,8 @@ pub struct Server {
     schemes: Vec<Scheme>,
     /// Fingerprint of the certificate of wss:// listeners.
     fingerprint: Option<String>,
+    /// Certificate that can be read again.
+    reload: Option<Reload>,
     path: String,
     addresses: Vec<SocketAddr>,
     engine: EngineKind,
@@ -92,7 +95,8 @@ impl Server {
                 .iter()
                 .map(|l| l.scheme.unwrap_or(config.protocol.scheme()))
                 .collect(),
-            fingerprint: tls.as_ref().map(|(_, fingerprint)| fingerprint.clone()),
+            fingerprint: tls.as_ref().map(|(_, _, fingerprint)| fingerprint.clone()),
+            reload: tls.as_ref().and_then(|(_, server, _)| reload(config, server)),
             path: config.settings.admission.path.clone().unwrap_or_default(),
             addresses,
             engine,
@@ -130,7 +134,7 @@ impl Server {
                 refused: RefusedConnections::new(room.refused),
                 slot,
             };
-            let tls = tls.as_ref().map(|(settings, _)| settings.clone());
+            let tls = tls.as_ref().map(|(settings, ..)| settings.clone());
             server.spawn(config, tls, remote.clone(), plan)?;
             server.remotes.push(remote);
         }
@@ -222,6 +226,11 @@ impl Server {
     #[must_use]
     pub fn fingerprint(&self) -> Option<&str> {
         self.fingerprint.as_deref()
+    }
+
+    /// Returns what reads the certificate again; `None` where it does not lie in files.
+    pub(crate) fn reload(&self) -> Option<Reload> {
+        self.reload.clone()
     }
 
     /// Returns the address of metrics and health checks.
@@ -389,20 +398,27 @@ fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
     }
 }
 
-/// Returns the TLS settings and the certificate's fingerprint; `None` where no listener uses TLS.
-fn tls_settings(config: &Config) -> Result<Option<(TlsSettings, String)>, ServeError> {
+/// Returns the TLS settings, the settings that all wss:// listeners share, and the certificate's
+/// fingerprint; `None` where no listener uses TLS.
+fn tls_settings(config: &Config) -> Result<Option<(TlsSettings, TlsServer, String)>, ServeError> {
     let Some(listen) = config.listen.iter().find(|listen| listen.is_tls()) else { return Ok(None) };
     let Some(identity) = &config.identity else {
         return Err(ServeError::NoIdentity { listen: listen.to_string() });
     };
-    let loaded = identity.load()?;
-    let of_listener = |listen: &ListenAddress| listen.is_tls().then(|| Arc::clone(&loaded.config));
+    let loaded = identity.load(&config.tls)?;
+    let server = TlsServer::from(loaded.config);
+    let of_listener = |listen: &ListenAddress| listen.is_tls().then(|| server.clone());
     let settings = TlsSettings {
         listeners: config.listen.iter().map(of_listener).collect(),
         answer_to_plain: Refusal::plain_on_tls_port().response(),
         ..TlsSettings::default()
     };
-    Ok(Some((settings, loaded.fingerprint)))
+    Ok(Some((settings, server, loaded.fingerprint)))
+}
+
+fn reload(config: &Config, server: &TlsServer) -> Option<Reload> {
+    let identity = config.identity.clone().filter(Identity::is_in_files)?;
+    Some(Reload { identity, options: config.tls.clone(), server: server.clone() })
 }
 
 /// Listens on every address once for each worker. Returns the addresses, and the sockets of each

@@ -156,8 +156,10 @@ impl<H: Handler> Tls<H> {
         if pause {
             out.pause();
         }
-        self.layer
-            .call_handler(session, inner, &mut [], out, |c, _, out| self.inner.secured(id, c, out));
+        let is_resumed = session.is_resumed();
+        self.layer.call_handler(session, inner, &mut [], out, |c, _, out| {
+            self.inner.secured(id, c, is_resumed, out);
+        });
     }
 }
 

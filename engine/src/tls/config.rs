@@ -1,32 +1,129 @@
 //! TLS settings of servers and clients.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     AlertDescription, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme, SupportedCipherSuite,
+    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use super::error::webpki_error;
+use super::resumption::Sessions;
+
+/// The protocol that both ends name in their hellos (ALPN, RFC 7301): a WebSocket begins with
+/// HTTP/1.1. An end that names none is accepted.
+const PROTOCOL: &[u8] = b"http/1.1";
 
 /// TLS settings of a worker's connections.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
     /// Server settings of each listener, in the order of
     /// [`Config::listeners`](crate::Config::listeners). A listener without them is plain.
-    pub listeners: Vec<Option<Arc<ServerConfig>>>,
+    pub listeners: Vec<Option<TlsServer>>,
     /// Client settings of outgoing connections ([`Worker::connect`](crate::WorkerCore::connect)).
-    /// `None`: they are plain.
-    pub connects: Option<TlsClient>,
+    /// The upper 32 bits of [`Connect::tag`](crate::Connect::tag) are the index of those of a
+    /// connection, which is plain where there are none.
+    pub connects: Vec<TlsClient>,
     /// Answer to a client that does not use TLS, sent unencrypted before the connection is closed.
     pub answer_to_plain: Vec<u8>,
+}
+
+/// Server settings that can be replaced while connections are open. Clones share them.
+#[derive(Clone, Debug)]
+pub struct TlsServer(Arc<RwLock<Arc<ServerConfig>>>);
+
+impl TlsServer {
+    /// Replaces the settings for connections that are accepted from now on.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// Returns the settings of a connection that is accepted now.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl From<Arc<ServerConfig>> for TlsServer {
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self(Arc::new(RwLock::new(config)))
+    }
+}
+
+/// Version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Versions of TLS that an end agrees to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsVersions {
+    /// The lowest.
+    pub min: TlsVersion,
+    /// The highest.
+    pub max: TlsVersion,
+}
+
+impl Default for TlsVersions {
+    fn default() -> Self {
+        Self { min: TlsVersion::Tls12, max: TlsVersion::Tls13 }
+    }
+}
+
+impl TlsVersions {
+    fn supported(self) -> Vec<&'static SupportedProtocolVersion> {
+        let all = [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)];
+        let is_meant = |version: &TlsVersion| (self.min..=self.max).contains(version);
+        all.into_iter().filter(|(version, _)| is_meant(version)).map(|(_, name)| name).collect()
+    }
+}
+
+/// A certificate chain, the own certificate first, and its private key.
+#[derive(Debug)]
+pub struct TlsIdentity {
+    /// The chain.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The key of the first certificate.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Settings of a client, whichever the server is.
+#[derive(Debug)]
+pub struct ClientSettings {
+    /// Accepted certificates.
+    pub trust: Trust,
+    /// The certificate for a server that asks for one. `None`: it gets none.
+    pub identity: Option<TlsIdentity>,
+    /// Versions to offer.
+    pub versions: TlsVersions,
+}
+
+impl From<Trust> for ClientSettings {
+    fn from(trust: Trust) -> Self {
+        Self { trust, identity: None, versions: TlsVersions::default() }
+    }
+}
+
+/// Settings of a server besides its certificate.
+#[derive(Debug, Default)]
+pub struct ServerSettings {
+    /// Versions to accept.
+    pub versions: TlsVersions,
+    /// Authorities of the clients, each of which must have a certificate of one of them. `None`:
+    /// clients are not asked for one.
+    pub client_authorities: Option<RootCertStore>,
 }
 
 /// Client settings: trusted certificates, and the expected server.
@@ -36,7 +133,7 @@ pub struct TlsClient {
     pub config: Arc<ClientConfig>,
     /// Name or address that the server's certificate must have.
     pub server: ServerName<'static>,
-    certificate: Arc<NoClientCertificate>,
+    certificate: Arc<ClientCertificate>,
 }
 
 impl TlsClient {
@@ -45,9 +142,23 @@ impl TlsClient {
     /// # Errors
     ///
     /// Those of [`client_config`].
-    pub fn new(trust: Trust, server: ServerName<'static>) -> Result<Self, Error> {
-        let certificate = Arc::new(NoClientCertificate::default());
-        Ok(Self { config: config(trust, certificate.clone())?, server, certificate })
+    pub fn new(
+        settings: impl Into<ClientSettings>,
+        server: ServerName<'static>,
+    ) -> Result<Self, Error> {
+        let (config, certificate) = config(settings.into())?;
+        Ok(Self { config, server, certificate })
+    }
+
+    /// Returns two clients with these settings that share `sessions`. The first has whole
+    /// handshakes and keeps their sessions. The second resumes one where one is kept.
+    #[must_use]
+    pub fn resuming(&self, sessions: &Sessions) -> [Self; 2] {
+        [false, true].map(|resumes| {
+            let mut config = (*self.config).clone();
+            config.resumption = Resumption::store(sessions.store(resumes));
+            Self { config: Arc::new(config), ..self.clone() }
+        })
     }
 
     /// Returns true if `alert` is the answer of a server that asked for a client certificate and
@@ -55,7 +166,8 @@ impl TlsClient {
     pub(super) fn misses_certificate(&self, alert: AlertDescription) -> bool {
         // TLS 1.2 has no alert for this case, so servers choose among these.
         alert == AlertDescription::CertificateRequired
-            || (self.certificate.is_wanted.load(Ordering::Relaxed)
+            || (self.certificate.own.is_none()
+                && self.certificate.is_wanted.load(Ordering::Relaxed)
                 && matches!(
                     alert,
                     AlertDescription::HandshakeFailure
@@ -80,44 +192,56 @@ pub enum Trust {
     Anybody,
 }
 
-/// Creates server settings for TLS 1.2 and 1.3 that present `chain`, the server's own certificate
+/// Creates server settings that present `chain`, the server's own certificate
 /// first. They have no early data. Clients can resume a session with a stateless ticket, of which
 /// the server sends one per connection.
 ///
 /// # Errors
 ///
-/// The key does not belong to the certificate, or the library does not support its kind.
+/// The key does not belong to the certificate, or the library does not support its kind. No
+/// authority of clients is given.
 pub fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    settings: ServerSettings,
 ) -> Result<Arc<ServerConfig>, Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&settings.versions.supported())?;
+    let builder = match settings.client_authorities {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| Error::General(error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.ticketer = ring::Ticketer::new()?;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 
-/// Creates client settings for TLS 1.2 and 1.3. AES-128-GCM comes first, which is the fastest on
-/// processors with AES instructions. Sessions are never resumed, so that every handshake costs the
-/// same.
+/// Creates client settings. AES-128-GCM comes first, which is the fastest on processors with AES
+/// instructions. Sessions are not resumed, so that every handshake costs the same.
 ///
 /// # Errors
 ///
 /// [`Trust::Certificates`] is empty, or one of them cannot be used as an authority. The library
 /// rejects its own default cipher suites, key exchange groups or protocol versions.
-pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
-    config(trust, Arc::default())
+pub fn client_config(settings: impl Into<ClientSettings>) -> Result<Arc<ClientConfig>, Error> {
+    config(settings.into()).map(|(config, _)| config)
 }
 
-fn config(trust: Trust, certificate: Arc<NoClientCertificate>) -> Result<Arc<ClientConfig>, Error> {
+fn config(settings: ClientSettings) -> Result<(Arc<ClientConfig>, Arc<ClientCertificate>), Error> {
     let provider = Arc::new(fastest_first(ring::default_provider()));
+    let certificate = Arc::new(ClientCertificate::new(settings.identity, &provider)?);
     let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?;
-    let builder = match trust {
+        .with_protocol_versions(&settings.versions.supported())?;
+    let builder = match settings.trust {
         Trust::Roots(roots) => builder.with_root_certificates(roots),
         Trust::Certificates(given) => {
             let verifier = AcceptGivenCertificates::new(given, provider)?;
@@ -130,9 +254,10 @@ fn config(trust: Trust, certificate: Arc<NoClientCertificate>) -> Result<Arc<Cli
                 .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(schemes)))
         }
     };
-    let mut config = builder.with_client_cert_resolver(certificate);
+    let mut config = builder.with_client_cert_resolver(certificate.clone());
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    Ok((Arc::new(config), certificate))
 }
 
 fn fastest_first(mut provider: CryptoProvider) -> CryptoProvider {
@@ -142,20 +267,33 @@ fn fastest_first(mut provider: CryptoProvider) -> CryptoProvider {
     provider
 }
 
-/// Answers a server's request for a client certificate with none, and records the request.
-#[derive(Debug, Default)]
-struct NoClientCertificate {
+/// Answers a server's request for a client certificate, and records the request.
+#[derive(Debug)]
+struct ClientCertificate {
+    /// The answer; `None` where there is no certificate.
+    own: Option<Arc<CertifiedKey>>,
     is_wanted: AtomicBool,
 }
 
-impl ResolvesClientCert for NoClientCertificate {
+impl ClientCertificate {
+    fn new(identity: Option<TlsIdentity>, provider: &CryptoProvider) -> Result<Self, Error> {
+        let own = identity
+            .map(|TlsIdentity { chain, key }| CertifiedKey::from_der(chain, key, provider))
+            .transpose()?;
+        Ok(Self { own: own.map(Arc::new), is_wanted: AtomicBool::new(false) })
+    }
+}
+
+impl ResolvesClientCert for ClientCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.is_wanted.store(true, Ordering::Relaxed);
-        None
+        // It is shown to whatever authorities the server names: the server's answer says more than
+        // silence.
+        self.own.clone()
     }
 
     fn has_certs(&self) -> bool {
-        false
+        self.own.is_some()
     }
 }
 

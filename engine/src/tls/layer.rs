@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
-use super::config::{TlsClient, TlsSettings};
+use super::config::TlsSettings;
 use super::error::TlsError;
 use super::session::{Session, Side, Stage};
 use crate::connection::{CloseMode, Origin};
@@ -38,17 +38,20 @@ impl Layer {
     pub(super) fn session(&self, from: Origin) -> Option<Box<Session>> {
         let side = match from {
             Origin::Accepted { listener, .. } => {
-                let config = self.settings.listeners.get(usize::from(listener))?.clone()?;
-                UnbufferedServerConnection::new(config).map(Side::Server)
+                let server = self.settings.listeners.get(usize::from(listener))?.as_ref()?;
+                UnbufferedServerConnection::new(server.current()).map(|end| (Side::Server(end), 0))
             }
-            Origin::Connected { .. } => {
-                let TlsClient { config, server, .. } = self.settings.connects.clone()?;
-                UnbufferedClientConnection::new(config, server).map(Side::Client)
+            Origin::Connected { tag } => {
+                let index = (tag >> 32) as usize;
+                let client = self.settings.connects.get(index)?;
+                UnbufferedClientConnection::new(client.config.clone(), client.server.clone())
+                    .map(|end| (Side::Client(end), index))
             }
         };
         // Creating a session fails only without random bytes, which Linux always has, or for
         // contradictory settings.
-        Some(Box::new(Session::new(side.expect("a TLS session begins"))))
+        let (side, client) = side.expect("a TLS session begins");
+        Some(Box::new(Session::new(side, client)))
     }
 
     /// Calls the handler with a separate plaintext output, then applies that output.
@@ -168,7 +171,7 @@ impl Layer {
         if error == TlsError::NotTls && session.is_server() {
             out.append(&self.settings.answer_to_plain);
         }
-        session.failure = Some(match (error, &self.settings.connects) {
+        session.failure = Some(match (error, self.settings.connects.get(session.client)) {
             (TlsError::Protocol(rustls::Error::AlertReceived(alert)), Some(client))
                 if !session.is_server() && client.misses_certificate(alert) =>
             {

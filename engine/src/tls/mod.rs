@@ -27,9 +27,14 @@ mod config;
 mod error;
 mod handshakes;
 mod layer;
+mod resumption;
 mod session;
 
 pub use adaptor::{Tls, TlsConn};
-pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
+pub use config::{
+    ClientSettings, ServerSettings, TlsClient, TlsIdentity, TlsServer, TlsSettings, TlsVersion,
+    TlsVersions, Trust, client_config, server_config,
+};
 pub use error::{TlsError, webpki_error};
 pub use handshakes::HandshakeThread;
+pub use resumption::Sessions;

@@ -5,7 +5,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, HandshakeKind};
 
 use super::error::TlsError;
 use crate::output::Output;
@@ -124,13 +124,25 @@ pub(super) struct Session {
     stash: Vec<u8>,
     /// True if the peer has sent anything.
     begun: bool,
+    /// Index of a client's settings.
+    pub(super) client: usize,
     pub(super) failure: Option<TlsError>,
 }
 
 impl Session {
-    pub(super) fn new(side: Side) -> Self {
+    pub(super) fn new(side: Side, client: usize) -> Self {
         let stage = Stage::Handshake(Waiting::default());
-        Self { side, stage, stash: Vec::new(), begun: false, failure: None }
+        Self { side, stage, stash: Vec::new(), begun: false, client, failure: None }
+    }
+
+    /// Returns whether the handshake, which is over, has resumed a session.
+    pub(super) fn is_resumed(&self) -> bool {
+        let kind = match &self.side {
+            Side::Server(end) => end.handshake_kind(),
+            Side::Client(end) => end.handshake_kind(),
+            Side::Away => None,
+        };
+        kind == Some(HandshakeKind::Resumed)
     }
 
     pub(super) fn is_server(&self) -> bool {

@@ -282,7 +282,7 @@ impl Handler for Stage {
         self.opened
     }
 
-    fn secured(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
+    fn secured(&mut self, id: ConnId, c: &mut u64, _: bool, out: &mut Output<'_>) {
         self.enter("secured", Some(out.now()));
         self.check(id, *c);
         self.report(Event::Secured(id));

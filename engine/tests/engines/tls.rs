@@ -13,9 +13,10 @@ use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDe
 use engine::rustls::server::{ClientHello, ResolvesServerCert};
 use engine::rustls::sign::CertifiedKey;
 use engine::rustls::{
-    self, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    self, ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
+    SupportedProtocolVersion,
 };
-use engine::tls::{TlsClient, TlsError, TlsSettings, Trust, server_config};
+use engine::tls::{ServerSettings, TlsClient, TlsError, TlsSettings, Trust, server_config};
 use engine::{Cause, CloseMode, Connect, Listener};
 
 use crate::stage::{Case, Event, LIMIT, Running, Script, expect, loopback, pattern, round_trip};
@@ -45,18 +46,23 @@ fn roots() -> RootCertStore {
     roots
 }
 
-pub(crate) fn server() -> TlsSettings {
+fn server_side() -> Arc<ServerConfig> {
     let identity = identity();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.clone()));
-    let config = server_config(vec![identity.certificate.clone()], key).expect("a server's side");
+    server_config(vec![identity.certificate.clone()], key, ServerSettings::default())
+        .expect("a server's side")
+}
+
+pub(crate) fn server() -> TlsSettings {
+    let config = server_side();
     let answer_to_plain = b"TLS, please".to_vec();
-    TlsSettings { listeners: vec![Some(config)], answer_to_plain, ..TlsSettings::default() }
+    TlsSettings { listeners: vec![Some(config.into())], answer_to_plain, ..TlsSettings::default() }
 }
 
 fn connects(trust: Trust) -> TlsSettings {
     let server = ServerName::try_from("localhost").expect("a name");
     let client = TlsClient::new(trust, server).expect("a client's side");
-    TlsSettings { connects: Some(client), ..TlsSettings::default() }
+    TlsSettings { connects: vec![client], ..TlsSettings::default() }
 }
 
 fn serve(case: &Case, script: Script) -> Running {
@@ -266,7 +272,7 @@ pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
     assert!(told, "{cause:?}");
 
     let mut anybody = connects(Trust::Anybody);
-    if let Some(client) = &mut anybody.connects {
+    if let Some(client) = anybody.connects.first_mut() {
         client.server = ServerName::try_from("somebody.example").expect("a name");
     }
     let far = Running::start_tls(case, case.clients_only(), anybody, Script::default());
@@ -384,11 +390,11 @@ impl ResolvesServerCert for SlowCertificate {
 /// what lets one go on.
 fn slow_server(case: &Case) -> (Running, Receiver<()>, Sender<()>) {
     let ((asked, waits), (lets, go)) = (channel(), channel());
-    let mut settings = server();
-    let Some(Some(config)) = settings.listeners.first_mut() else { panic!("no listener") };
+    let mut config = (*server_side()).clone();
     let certificate = config.cert_resolver.clone();
     let (asked, go) = (Mutex::new(asked), Mutex::new(go));
-    Arc::make_mut(config).cert_resolver = Arc::new(SlowCertificate { certificate, asked, go });
+    config.cert_resolver = Arc::new(SlowCertificate { certificate, asked, go });
+    let settings = TlsSettings { listeners: vec![Some(Arc::new(config).into())], ..server() };
     (Running::start_tls(case, case.config(), settings, Script::echo()), waits, lets)
 }
 

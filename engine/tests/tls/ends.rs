@@ -8,7 +8,7 @@ use engine::rustls::{
     self, CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
     SupportedCipherSuite, SupportedProtocolVersion, Tls12CipherSuite, Tls13CipherSuite,
 };
-use engine::tls::{Tls, TlsSettings, server_config};
+use engine::tls::{ServerSettings, Tls, TlsSettings, server_config};
 use engine::{Cause, CloseMode, Commands, ConnId, Handler, Nanos, Origin, Output, Record, Worker};
 
 /// Answer to a client that does not speak TLS.
@@ -33,7 +33,8 @@ pub(crate) fn identity() -> &'static Identity {
 pub(crate) fn server() -> Arc<ServerConfig> {
     let identity = identity();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.clone()));
-    server_config(vec![identity.certificate.clone()], key).expect("a server's side")
+    server_config(vec![identity.certificate.clone()], key, ServerSettings::default())
+        .expect("a server's side")
 }
 
 /// Returns a server's settings with keys that allow `limit` records, in place of 2^24.
@@ -108,7 +109,7 @@ impl Handler for Echo {
     fn opened(&mut self, _: ConnId, _: Origin, out: &mut Output<'_>) {
         self.tell(Told::Opened, out);
     }
-    fn secured(&mut self, _: ConnId, (): &mut (), out: &mut Output<'_>) {
+    fn secured(&mut self, _: ConnId, (): &mut (), _: bool, out: &mut Output<'_>) {
         self.tell(Told::Secured, out);
     }
     fn connect_failed(&mut self, _: &mut Worker<'_, Self>, _: u64, _: std::io::Error) {}
@@ -159,7 +160,7 @@ impl Near {
     ) -> Self {
         let echo = Echo { told: Vec::new(), besides: Box::new(besides) };
         let settings = TlsSettings {
-            listeners: vec![Some(config)],
+            listeners: vec![Some(config.into())],
             answer_to_plain: NOT_TLS.to_vec(),
             ..TlsSettings::default()
         };

@@ -53,6 +53,12 @@ impl ConformanceArguments {
         if self.patience.is_zero() {
             return Err(usage("--patience must be longer than zero"));
         }
+        if self.url.credentials.is_some() {
+            return Err(usage(format!(
+                "user and password in the URL are not sent by the battery: give {} alone",
+                self.url
+            )));
+        }
         engine::socket::raise_file_limit();
         let results = run(&Servers::foreign(&self.url, self.patience).map_err(usage)?);
         let is_shown = |result: &CaseResult| !self.failures || !is_fine(result);

@@ -74,6 +74,7 @@ impl EchoArguments {
             repeat: self.repeat.clone(),
             connect_timeout: self.connect_timeout,
             trust: self.tls.trust(),
+            certificate: self.tls.certificate()?,
             deflate: self.deflate,
             ..Plan::new(self.url.clone(), engine)
         };

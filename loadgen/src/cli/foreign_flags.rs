@@ -35,14 +35,15 @@ const HINTS: [(&[&str], &str); 5] = [
 --stages --ramp-up --connections-per-second: connections open as fast as they can, or at --connect-rate RATE
 --disable-keepalive: a connection for each message is --messages-per-connection 1
 --protocols --protocol: a subprotocol is --subprotocol NAME
---resolve --connect-to --host: the URL names the host; /etc/hosts leads its name to another address
+--resolve: connections go to another place with --connect-to HOST:PORT
+--servername: the name in TLS is --sni NAME
 --ws --websocket: ws:// in the URL asks for a WebSocket",
     ),
     (
         &["run", "duel", "aa", "echo"],
         "-k --insecure-skip-tls-verify --no-check-certificate: any certificate is taken with --insecure
 --cacert: certificates to trust are --ca FILE
--E --cert --key: client certificates are not supported
+-E: a client certificate is --cert FILE --key FILE
 --no-tui --silent: only errors are shown with -q",
     ),
     (

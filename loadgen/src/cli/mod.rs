@@ -48,9 +48,8 @@ use crate::run::{PlanError, RunError};
 use crate::target::spawn;
 
 // Headings of flags that several commands have.
-pub(crate) use crate::load::LOAD;
+pub(crate) use crate::load::{LOAD, TLS};
 const SERVER: &str = "Server";
-const TLS: &str = "TLS";
 const WORKERS: &str = "Workers";
 const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";

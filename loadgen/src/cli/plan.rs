@@ -13,6 +13,8 @@ use super::{SERVER, TLS, WORKERS, usage};
 use crate::load::value::time;
 use crate::load::{CONNECTIONS, Load, LoadArguments, Transport};
 use crate::run::{Placement, Plan, Target, Wait};
+use crate::target::client_certificate::ClientCertificate;
+use crate::target::place::Place;
 use crate::target::trust::Trust;
 use crate::target::url::Url;
 
@@ -31,8 +33,17 @@ pub(super) struct PlanArguments {
 /// The server and the opening handshake, apart from the URL.
 #[derive(Debug, Args)]
 pub(super) struct TargetArguments {
-    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable. The
-    /// handshake's own fields come from the URL, --subprotocol, and RFC 6455.
+    /// Connect to this place. The URL still gives Host, the name in TLS and the path.
+    #[arg(long, value_name = "HOST:PORT", help_heading = CONNECTIONS)]
+    connect_to: Option<Place>,
+
+    /// The Host field of the opening handshake [default: the URL's].
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = CONNECTIONS)]
+    host: Option<String>,
+
+    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable.
+    /// {connection} is the number of the connection. The handshake's own fields come from the URL,
+    /// --subprotocol, and RFC 6455.
     #[arg(long, value_name = "NAME: VALUE", value_parser = header, help_heading = CONNECTIONS)]
     header: Vec<(String, String)>,
 
@@ -46,6 +57,10 @@ pub(super) struct TargetArguments {
 
     #[command(flatten)]
     tls: TlsArguments,
+
+    /// The server's name in TLS, which its certificate must have [default: the URL's host].
+    #[arg(long, value_name = "NAME", help_heading = TLS)]
+    sni: Option<String>,
 
     /// Longest time until the server accepts connections [default: 20s].
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SERVER)]
@@ -63,6 +78,15 @@ pub(super) struct TlsArguments {
     /// Accept any certificate unchecked: the server's identity is not verified.
     #[arg(long, help_heading = TLS)]
     insecure: bool,
+
+    /// A certificate for servers that ask for one: a file in PEM, the client's own certificate
+    /// first.
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    cert: Option<PathBuf>,
+
+    /// The private key of --cert, PEM, not encrypted.
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    key: Option<PathBuf>,
 }
 
 /// The placement of the generator.
@@ -121,10 +145,14 @@ impl PlanArguments {
             scenario: scenario.clone().unwrap_or(plan.scenario),
             load,
             target: Target {
+                connect_to: target.connect_to.clone(),
+                host: target.host.clone(),
+                sni: target.sni.clone(),
                 origin: target.origin.clone(),
                 subprotocols: target.subprotocol.clone(),
                 headers: target.header.clone(),
                 trust: target.tls.trust(),
+                certificate: target.tls.certificate()?,
                 start_timeout: target.spawn_timeout.unwrap_or(plan.target.start_timeout),
                 ..plan.target
             },
@@ -151,6 +179,22 @@ impl TlsArguments {
             None => Trust::System,
         }
     }
+
+    /// Returns the client's certificate.
+    pub(super) fn certificate(&self) -> anyhow::Result<Option<ClientCertificate>> {
+        let lacks = |flag: &str, path: &PathBuf, other: &str| {
+            usage(format!(
+                "{flag} {} needs {other} FILE, as in --cert client.pem --key client-key.pem",
+                path.display()
+            ))
+        };
+        match (self.cert.clone(), self.key.clone()) {
+            (Some(certificate), Some(key)) => Ok(Some(ClientCertificate { certificate, key })),
+            (Some(certificate), None) => Err(lacks("--cert", &certificate, "--key")),
+            (None, Some(key)) => Err(lacks("--key", &key, "--cert")),
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -167,7 +211,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// Fields that the opening handshake writes or that would change its meaning, with what to use
 /// instead.
 const OF_THE_HANDSHAKE: [(&str, &str); 9] = [
-    ("Host", "it is the host of the URL; /etc/hosts leads a name to another address"),
+    ("Host", "it is the host of the URL, or that of --host NAME"),
     ("Upgrade", "it is always websocket; tcp:// in the URL sends raw bytes without a handshake"),
     ("Connection", "it is always Upgrade; --messages-per-connection N has connections end"),
     ("Sec-WebSocket-Key", "it is fresh for every connection, from --seed"),
@@ -262,7 +306,7 @@ mod tests {
             assert!(request.check().is_err(), "{own}");
         }
         let host = header("host: x").expect_err("Host");
-        assert!(host.contains("URL"), "{host}");
+        assert!(host.contains("--host"), "{host}");
         assert!(header("Origin: http://h").is_ok());
     }
 }

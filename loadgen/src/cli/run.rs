@@ -87,9 +87,11 @@ fn start_at(text: &str) -> Result<SystemTime, String> {
 #[derive(Debug, Args)]
 #[command(after_help = format!("{RUN_EXAMPLES}{EXIT_STATUS}"), allow_negative_numbers = true)]
 pub(super) struct RunArguments {
-    /// The server: ws://HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for raw bytes. {port}:
-    /// a free port, with --spawn.
-    url: Url,
+    /// The server: ws://[USER:PASSWORD@]HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for
+    /// raw bytes. {connection} in the path or query: the number of the connection. {port}: a free
+    /// port, with --spawn. Connections take several URLs in turn.
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<Url>,
 
     #[command(flatten)]
     plan: PlanArguments,
@@ -153,7 +155,9 @@ impl RunArguments {
     /// Returns the plan that was typed, with `engine` as its engine, because the flags may leave
     /// that open.
     fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
-        let mut plan = self.plan.plan(self.url.clone(), engine)?;
+        let (url, others) = self.urls.split_first().ok_or_else(|| usage("a URL is needed"))?;
+        let mut plan = self.plan.plan(url.clone(), engine)?;
+        plan.target.others = others.to_vec();
         if let Some(command) = &self.spawn {
             let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
             let spawn = Spawn::parse(Role::Server, command).map_err(usage)?;
@@ -419,7 +423,8 @@ mod tests {
     use super::super::{Arguments, Command};
     use super::*;
     use crate::load::Transport;
-    use crate::run::Wait;
+    use crate::run::{Target, Wait};
+    use crate::target::place::Place;
     use crate::target::trust::Trust;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
@@ -480,6 +485,29 @@ mod tests {
     }
 
     #[test]
+    fn the_way_to_the_server_reaches_the_plan() {
+        let line = "wss://user:secret@h/{connection} wss://[::1]:9/ --connect-to 127.0.0.1:9443 \
+                    --host vhost:1 --sni name --tls-min 1.3 --tls-resume 90 --insecure";
+        let plan = plan(&line.split_ascii_whitespace().collect::<Vec<_>>()).expect("flags");
+        assert!(!format!("{plan:?}").contains("secret"), "{plan:?}");
+        let Target { url, others, connect_to, host, sni, .. } = &plan.target;
+        assert_eq!((others.len(), connect_to.as_ref().map(Place::host)), (1, Some("127.0.0.1")));
+        assert_eq!((host.as_deref(), sni.as_deref()), (Some("vhost:1"), Some("name")));
+        let request = plan.target.request(url, &plan.load);
+        assert_eq!((request.host.as_str(), request.is_template), ("vhost:1", true));
+        assert_eq!(request.of_connection(7).target, "/7");
+        let field = ("Authorization".to_owned(), "Basic dXNlcjpzZWNyZXQ=".to_owned());
+        assert_eq!(request.headers, [field]);
+        let stored = serde_json::to_value(plan.stored_scenario()).expect("JSON");
+        assert_eq!(stored["route"], serde_json::json!({ "targets": 2 }));
+        let parameters = &stored["parameters"];
+        assert_eq!(
+            (&parameters["tls_min"], &parameters["tls_resume_percent"]),
+            (&"1.3".into(), &90.into())
+        );
+    }
+
+    #[test]
     fn a_scenario_names_the_run_and_needs_its_protocol() {
         let typed =
             plan(&["ws://h/ws", "--scenario", "echo-ws-limited", "-s", "9"]).expect("a scenario");
@@ -537,6 +565,22 @@ mod tests {
             (&["--spawn", "a {port}", "--via", "relay {port}"], "{server} in its command"),
             (&["--text-kind", "runes"], "--text-kind"),
             (&["--connect-timeout", "0"], "--connect-timeout"),
+            (&["--connect-to", "h"], "--connect-to"),
+            (&["--connect-to", "h:1", "--spawn", "a"], "--connect-to"),
+            (&["ws://i/", "--spawn", "a"], "several URLs"),
+            (&["wss://i/"], "different schemes"),
+            (&["--host", "a b"], "--host"),
+            (&["--header", "X: {conection}"], "`{conection}` is not a known placeholder"),
+            (&["ws://h/{seq}"], "`{seq}` is not a known placeholder"),
+            (&["ws://u:p@h/", "--header", "authorization: x"], "--header Authorization"),
+            (&["--sni", "h"], "--sni"),
+            (&["--tls-min", "1.2"], "--tls-min"),
+            (&["--tls-max", "1.1"], "--tls-max"),
+            (&["--tls-resume", "50%"], "--tls-resume"),
+            (&["--tls-resume", "101%"], "--tls-resume"),
+            (&["--cert", "a.pem"], "--cert a.pem needs --key FILE, as in"),
+            (&["--key", "a.pem"], "--key a.pem needs --cert FILE, as in"),
+            (&["--cert", "/dev/null", "--key", "/dev/null"], "--cert"),
             (&["--timeout", "0"], "--timeout"),
             (&["--spawn-timeout", "0"], "--spawn-timeout"),
         ] {
@@ -550,6 +594,17 @@ mod tests {
         for flags in [&["--ca", "a.pem"][..], &["--insecure"]] {
             let error = plan(&[&["ws://h/"], flags].concat()).expect_err("needs TLS");
             assert!(error.contains(flags[0]) && error.contains("wss://"), "{error}");
+        }
+        for (flags, named) in [
+            (&["--sni", "a b"][..], "`a b` is not a valid --sni"),
+            (&["--tls-min", "1.3", "--tls-max", "1.2"], "--tls-min 1.3 is above"),
+            (
+                &["--cert", "/dev/null", "--key", "/dev/null"],
+                "/dev/null of --cert has no certificate",
+            ),
+        ] {
+            let error = plan(&[&["wss://h/"], flags].concat()).expect_err(named);
+            assert!(error.contains(named), "{error}");
         }
         for url in ["http://h/", "ws://h:{port}/", "ws://h:0/"] {
             assert!(plan(&[url]).is_err(), "{url}");

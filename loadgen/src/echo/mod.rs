@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::BytesMut;
-use engine::tls::Tls;
+use engine::tls::{Tls, TlsSettings, TlsVersions};
 use engine::{
     Cause, CloseMode, Config, ConnId, Connect, EngineKind, Handler, Linger, Origin, Output, Worker,
 };
@@ -29,6 +29,7 @@ use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 
 use crate::load::{Deflate, Transport};
 use crate::run::{PlanError, check_tls, require};
+use crate::target::client_certificate::ClientCertificate;
 use crate::target::opening::{
     Failures, HandshakeRequest, Opening, Response, describe_failures, quoted,
 };
@@ -57,6 +58,8 @@ pub struct Plan {
     pub limits: Limits,
     /// The accepted certificates, over `wss`.
     pub trust: Trust,
+    /// The certificate for a server that asks for one.
+    pub certificate: Option<ClientCertificate>,
     /// Compression to offer. What comes compressed goes back compressed.
     pub deflate: Deflate,
 }
@@ -72,6 +75,7 @@ impl Plan {
             closing_timeout: Duration::from_secs(2),
             limits: Limits::default(),
             trust: Trust::default(),
+            certificate: None,
             deflate: Deflate::Off,
         }
     }
@@ -89,7 +93,7 @@ impl Plan {
             repeat.is_some() || !url.target.contains(NUMBER_PLACEHOLDER),
             format!("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO"),
         )?;
-        check_tls(&self.trust, url.transport)?;
+        check_tls(&self.trust, self.certificate.as_ref(), url.transport)?;
         require(!self.connect_timeout.is_zero(), "--connect-timeout must be more than 0")?;
         let Some(numbers) = repeat else { return Ok(()) };
         let (first, last) = (numbers.start(), numbers.end());
@@ -162,7 +166,10 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&EndedConnection) + 'static) -> an
         .with_context(|| format!("cannot resolve host `{}`", plan.url.host))?;
     let mut client = EchoClient::new(plan, addresses, Box::new(watch));
     if plan.url.transport == Transport::Wss {
-        let mut tls = Tls::new(client, plan.trust.settings(&plan.url.host)?);
+        let (certificate, versions) = (plan.certificate.as_ref(), TlsVersions::default());
+        let secured = plan.trust.client(&plan.url.host, certificate, versions)?;
+        let settings = TlsSettings { connects: vec![secured], ..TlsSettings::default() };
+        let mut tls = Tls::new(client, settings);
         engine::run(plan.engine, &config(plan), inbox, &mut tls)?;
         client = tls.into_inner();
     } else {
@@ -421,6 +428,7 @@ impl Handler for EchoClient {
         let request = HandshakeRequest {
             host: self.plan.url.host_field(),
             target: self.target(),
+            headers: self.plan.url.authorization().into_iter().collect(),
             deflate: self.plan.deflate.offer(MAX_WINDOW_BITS),
             ..Default::default()
         };

@@ -187,6 +187,7 @@ pub(crate) fn url(transport: Transport) -> Url {
         host: "127.0.0.1".to_owned(),
         zone: None,
         port: Port::Chosen,
+        credentials: None,
         target: target.to_owned(),
     }
 }

@@ -168,7 +168,7 @@ impl FromArgMatches for LoadArguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Deflate, Mask, PayloadOrder, Sizes};
+    use crate::load::{Deflate, Mask, PayloadOrder, Sizes, TlsVersion};
 
     fn parse(line: &str) -> Result<LoadArguments, String> {
         let command = LoadArguments::augment_args(Command::new("load").no_binary_name(true));
@@ -241,7 +241,7 @@ mod tests {
              --match id:a.b --skip-first 2 --first-message hi --expect-first ok --fragments 3 --mask fixed --no-verify \
              --seed 7 --idle 7 --connect-rate 10k --ping-interval 1s --messages-per-connection 10 \
              --channel-lifetime 5s --reconnect --connect-timeout 2s --timeout 1s --deflate takeover \
-             --deflate-window-bits 12 --deflate-memory-level 3",
+             --deflate-window-bits 12 --deflate-memory-level 3 --tls-min 1.2 --tls-max 1.3 --tls-resume 90%",
         );
         let expected = Load {
             transport: all.transport,
@@ -279,6 +279,9 @@ mod tests {
             deflate: Deflate::Takeover,
             deflate_window_bits: 12,
             deflate_memory_level: 3,
+            tls_min: Some(TlsVersion::Tls12),
+            tls_max: Some(TlsVersion::Tls13),
+            tls_resume_percent: 90,
             unknown: Default::default(),
         };
         assert_eq!(all, expected);

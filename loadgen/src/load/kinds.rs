@@ -1,6 +1,7 @@
 //! Kinds of protocol, payload and masking.
 
 use clap::ValueEnum;
+use engine::tls;
 use protocol::deflate::MAX_WINDOW_BITS;
 use protocol::handshake::deflate::Offer;
 use serde::{Deserialize, Serialize};
@@ -84,4 +85,26 @@ pub enum Payload {
     /// Seeded JSON in text messages: records whose values differ, as an API returns them. A message
     /// is a part of their list, and no whole document.
     TextJson,
+}
+
+/// Version of TLS that connections agree to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[value(name = "1.2")]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[value(name = "1.3")]
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+impl From<TlsVersion> for tls::TlsVersion {
+    fn from(version: TlsVersion) -> Self {
+        match version {
+            TlsVersion::Tls12 => Self::Tls12,
+            TlsVersion::Tls13 => Self::Tls13,
+        }
+    }
 }

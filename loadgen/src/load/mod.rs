@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
+use engine::tls::TlsVersions;
 use protocol::deflate::{CompressorSettings, MAX_WINDOW_BITS};
 use protocol::handshake::deflate::Offer;
 use serde::{Deserialize, Serialize};
@@ -26,10 +27,10 @@ pub use arrival::Arrival;
 pub use catalogue::Catalogue;
 pub(crate) use files::MAX_MESSAGE_BYTES;
 pub use files::{PayloadFile, PayloadOrder, PrivateText};
-pub use kinds::{Deflate, Mask, Payload, Transport};
+pub use kinds::{Deflate, Mask, Payload, TlsVersion, Transport};
 pub use matching::{Field, Match};
 pub use sizes::Sizes;
-use value::{count, rate, small_count, time};
+use value::{count, percent, rate, small_count, time};
 
 /// Headings of the flags of a load.
 pub(crate) const LOAD: &str = "Load";
@@ -37,6 +38,7 @@ const MESSAGES: &str = "Messages";
 pub(crate) const CONNECTIONS: &str = "Connections";
 const LIMITS: &str = "Limits";
 const COMPRESSION: &str = "Compression";
+pub(crate) const TLS: &str = "TLS";
 
 /// Everything that defines the traffic of a run. The target and the placement are not part of it.
 ///
@@ -232,6 +234,25 @@ pub struct Load {
           help_heading = COMPRESSION)]
     pub deflate_memory_level: u8,
 
+    /// Lowest version of TLS to agree to [default: 1.2].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_enum, value_name = "1.2|1.3", hide_possible_values = true,
+          help_heading = TLS)]
+    pub tls_min: Option<TlsVersion>,
+
+    /// Highest version of TLS to agree to [default: 1.3].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_enum, value_name = "1.2|1.3", hide_possible_values = true,
+          help_heading = TLS)]
+    pub tls_max: Option<TlsVersion>,
+
+    /// Share of TLS handshakes that resume an earlier session, where the server lets them. The
+    /// result has both kinds apart.
+    #[serde(skip_serializing_if = "is_default")]
+    #[arg(long = "tls-resume", value_name = "0..100%", value_parser = percent, default_value = "0%",
+          help_heading = TLS)]
+    pub tls_resume_percent: u8,
+
     /// Fields of a later version, which keep results with them apart from others.
     #[serde(flatten)]
     #[arg(skip)]
@@ -364,6 +385,15 @@ impl Load {
     /// Returns the offer of compression in the opening handshake.
     pub(crate) fn offer(&self) -> Option<Offer> {
         self.deflate.offer(self.deflate_window_bits)
+    }
+
+    /// Returns the versions of TLS to offer.
+    pub(crate) fn tls_versions(&self) -> TlsVersions {
+        let usual = TlsVersions::default();
+        TlsVersions {
+            min: self.tls_min.map_or(usual.min, Into::into),
+            max: self.tls_max.map_or(usual.max, Into::into),
+        }
     }
 
     /// Returns the settings of a compressor with this window. Where the generator compresses the

@@ -50,6 +50,13 @@ pub(crate) fn small_count(text: &str) -> Result<u32, String> {
     u32::try_from(count(text)?).map_err(|_| format!("expected at most {}", u32::MAX))
 }
 
+/// Reads a share in percent: `50%`, or `50`.
+pub(crate) fn percent(text: &str) -> Result<u8, String> {
+    let digits = text.strip_suffix('%').unwrap_or(text);
+    let percent = digits.parse().ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| "expected a whole number of percent from 0 to 100, as in 90%".to_owned())
+}
+
 pub(crate) fn size(text: &str) -> Result<usize, String> {
     let size =
         text.parse::<ByteSize>().map_err(|_| "expected a size, as in 4096 or 64KiB".to_owned())?;

@@ -142,6 +142,8 @@ struct Histograms {
     connect: Option<Histogram<u64>>,
     tcp_connect: Option<Histogram<u64>>,
     tls_handshake: Option<Histogram<u64>>,
+    tls_full: Option<Histogram<u64>>,
+    tls_resumed: Option<Histogram<u64>>,
     handshake: Option<Histogram<u64>>,
     first_messages: Option<Histogram<u64>>,
 }
@@ -156,6 +158,8 @@ impl Histograms {
             connect: add(|latencies| Some(&latencies.connect))?,
             tcp_connect: add(|latencies| latencies.tcp_connect.as_ref())?,
             tls_handshake: add(|latencies| latencies.tls_handshake.as_ref())?,
+            tls_full: add(|latencies| latencies.tls_full.as_ref())?,
+            tls_resumed: add(|latencies| latencies.tls_resumed.as_ref())?,
             handshake: add(|latencies| latencies.handshake.as_ref())?,
             first_messages: add(|latencies| latencies.first_messages.as_ref())?,
         })
@@ -164,6 +168,7 @@ impl Histograms {
     /// Returns the figures by the function that a single run has them from.
     fn figures(&self, load: &Load) -> Latencies {
         let of = |sum: &Option<Histogram<u64>>| sum.as_ref().map(Latency::of);
+        let kind = |sum| (load.tls_resume_percent > 0).then(|| of(sum).unwrap_or_default());
         Latencies {
             corrected: of(&self.corrected).unwrap_or_default(),
             uncorrected: load.rate_per_s.map(|_| of(&self.uncorrected).unwrap_or_default()),
@@ -171,6 +176,8 @@ impl Histograms {
             connect: of(&self.connect).unwrap_or_default(),
             tcp_connect: Some(of(&self.tcp_connect).unwrap_or_default()),
             tls_handshake: of(&self.tls_handshake),
+            tls_full: kind(&self.tls_full),
+            tls_resumed: kind(&self.tls_resumed),
             handshake: Some(of(&self.handshake).unwrap_or_default()),
             first_messages: of(&self.first_messages),
         }

@@ -1,7 +1,7 @@
 //! Runs of an experiment, of which a session has hundreds: their figures, without details of one
 //! run.
 
-use super::document::{Messages, Phases, Run};
+use super::document::{Latencies, Messages, Phases, Run};
 use super::latency::Latency;
 use super::metric::MANY_CONNECTIONS;
 use crate::load::{Load, Transport};
@@ -19,7 +19,9 @@ impl Run {
         latencies.connect = Latency::default();
         (latencies.tcp_connect, latencies.handshake) = (None, None);
         latencies.first_messages = None;
-        latencies.tls_handshake.iter_mut().for_each(|handshake| handshake.hdr = None);
+        let Latencies { tls_handshake, tls_full, tls_resumed, .. } = latencies;
+        let handshakes = tls_handshake.iter_mut().chain(tls_full).chain(tls_resumed);
+        handshakes.for_each(|handshake| handshake.hdr = None);
         // A histogram that cannot be read is kept as it is, so that its reader reports it.
         if let Ok(coarse) = latencies.corrected.coarsened() {
             latencies.corrected = coarse;

@@ -16,6 +16,7 @@ use super::experiment::ExperimentRecord;
 use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::rounded;
+use super::route::Route;
 use super::shard::{ShardLine, ShardRecord};
 use super::utc::Utc;
 use super::verdict::{Goals, SessionVerdict};
@@ -276,7 +277,7 @@ pub struct Count {
 pub struct Scenario {
     /// Unique within the document, such as `pipeline` or `echo@epoll`.
     pub name: String,
-    /// Hash of the three values below: results compare only where it is equal. It is computed anew
+    /// Hash of the values below: results compare only where it is equal. It is computed anew
     /// when a document is read, so that a field that is added later, with its default, leaves
     /// results comparable.
     pub hash: String,
@@ -288,6 +289,9 @@ pub struct Scenario {
     /// Settings of the server, as far as they are known.
     #[serde(default)]
     pub server: Setting,
+    /// The way to the server. Absent if it has nothing special.
+    #[serde(default, skip_serializing_if = "Route::is_plain")]
+    pub route: Route,
 }
 
 /// Writes a load without the fields that are not set.
@@ -324,10 +328,23 @@ impl Scenario {
         generator: Setting,
         server: Setting,
     ) -> Self {
-        let mut scenario =
-            Self { name: name.into(), hash: String::new(), parameters, generator, server };
+        let mut scenario = Self {
+            name: name.into(),
+            hash: String::new(),
+            parameters,
+            generator,
+            server,
+            route: Route::default(),
+        };
         scenario.rehash();
         scenario
+    }
+
+    /// Returns the scenario over another way to the server.
+    pub(crate) fn with_route(mut self, route: Route) -> Self {
+        self.route = route;
+        self.rehash();
+        self
     }
 
     /// Sets the hash to twelve hexadecimal digits of SHA-256 over what decides whether results
@@ -335,8 +352,11 @@ impl Scenario {
     pub(crate) fn rehash(&mut self) {
         // `Value`'s map is sorted, so the order of the fields in the struct does not matter.
         let values = (self.parameters.canonical(), &self.generator, &self.server);
-        let canonical =
-            serde_json::to_value(values).map(|value| value.to_string()).unwrap_or_default();
+        let values = match self.route.is_plain() {
+            true => serde_json::to_value(values),
+            false => serde_json::to_value((values, &self.route)),
+        };
+        let canonical = values.map(|value| value.to_string()).unwrap_or_default();
         self.hash = short_hash(canonical.as_bytes());
     }
 }
@@ -791,6 +811,12 @@ pub struct Latencies {
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_handshake: Option<Latency>,
+    /// The whole TLS handshakes of `tls_handshake`; absent if none was to resume a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_full: Option<Latency>,
+    /// Those that resumed a session; absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_resumed: Option<Latency>,
     /// The part of `connect` from there on: the opening handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Latency>,

@@ -154,6 +154,8 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             lag: Latency::default(),
             tcp_connect: None,
             tls_handshake: None,
+            tls_full: None,
+            tls_resumed: None,
             handshake: None,
             first_messages: None,
             connect: Latency::of(&connect),

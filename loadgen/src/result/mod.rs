@@ -17,6 +17,7 @@ mod latency;
 pub(crate) mod metric;
 mod migrate;
 mod rounded;
+mod route;
 #[cfg(test)]
 mod schema_tests;
 mod selection;
@@ -41,6 +42,7 @@ pub(crate) use latency::percentile;
 pub use latency::{HistogramError, Latency};
 pub(crate) use metric::MANY_CONNECTIONS;
 pub use metric::Metric;
+pub use route::Route;
 pub(crate) use selection::{Selection, Stored, commit_of};
 pub use shard::{ShardLine, ShardRecord};
 pub(crate) use store::{Store, StoreError, parse};

@@ -155,6 +155,10 @@ fn nanos(span: Duration) -> u64 {
 /// same, and there is no lag.
 fn latencies(tally: &Tally) -> Latencies {
     let parts = tally.parts.as_ref();
+    let kind = |resumed: bool| {
+        let kinds = tally.tls_kinds.as_ref();
+        kinds.map(|kinds| Latency::of(&kinds[usize::from(resumed)]))
+    };
     Latencies {
         corrected: Latency::of(&tally.latency),
         uncorrected: parts.map(|parts| Latency::of(&parts.uncorrected)),
@@ -162,6 +166,8 @@ fn latencies(tally: &Tally) -> Latencies {
         connect: Latency::of(&tally.connect),
         tcp_connect: Some(Latency::of(&tally.tcp_connect)),
         tls_handshake: (!tally.tls_handshake.is_empty()).then(|| Latency::of(&tally.tls_handshake)),
+        tls_full: kind(false),
+        tls_resumed: kind(true),
         handshake: Some(Latency::of(&tally.handshake)),
         first_messages: tally.first_messages.as_ref().map(Latency::of),
     }

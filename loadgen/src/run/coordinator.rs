@@ -271,7 +271,8 @@ impl<'a> Coordinator<'a> {
         let (load, threads) = (&self.plan.load, self.plan.placement.threads);
         let all = self.plan.all_own_connections() as u32;
         let steps = 2 + u32::from(load.has_first_messages());
-        let attempts = steps * (1 + all / (threads * 256)) * self.shared.addresses.len() as u32;
+        let addresses = self.shared.destinations.iter().map(|to| to.addresses.len() as u32).max();
+        let attempts = steps * (1 + all / (threads * 256)) * addresses.unwrap_or(1);
         let paced = f64::from(load.all_connections() as u32);
         let paced = load.connect_rate.map_or(0.0, |rate| (paced / rate).clamp(0.0, 1e7));
         let limit =

@@ -20,6 +20,7 @@ mod check;
 mod client;
 mod compressed;
 mod coordinator;
+mod destination;
 mod error;
 mod first_messages;
 mod ledger;
@@ -37,6 +38,7 @@ mod schedule;
 mod shared;
 mod started;
 mod tally;
+mod target;
 mod template;
 mod validity;
 mod worker;
@@ -44,26 +46,27 @@ mod worker;
 #[doc(hidden)]
 pub use client::{Client, Conn};
 pub use error::{Opened, RunError};
-pub(crate) use plan::{MAX_RATE, check_tls, require};
-pub use plan::{Placement, Plan, PlanError, Target, Wait};
+pub(crate) use plan::{MAX_RATE, require};
+pub use plan::{Placement, Plan, PlanError, Wait};
 pub use process_shard::ProcessShard;
 pub use progress::{Phase, Progress, Silent, Snapshot};
 pub(crate) use random::Random;
 #[doc(hidden)]
 pub use rehearsal::{Counted, Rehearsal, WorkerEvent};
+pub use target::Target;
+pub(crate) use target::check_tls;
 pub(crate) use validity::wrong_echoes;
 
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
-use crate::load::Transport;
 use crate::result::{Run, Utc};
 use crate::target::clock;
-use crate::target::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
+use destination::Secured;
 use shared::Shared;
 use started::Started;
 use tally::CompressionTally;
@@ -110,19 +113,15 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
         changed.load.measure = plan.load.window();
     });
     // The port of `{port}` is not known yet.
-    let port = if let Port::Number(port) = plan.target.url.port { port } else { 0 };
-    let mut addresses = preflight::resolve(plan, port)?;
-    let tls = (plan.target.url.transport == Transport::Wss)
-        .then(|| plan.target.trust.settings(&plan.target.url.host))
-        .transpose()
-        .map_err(RunError::Setup)?;
+    let mut addresses = preflight::resolve(plan, 0)?;
+    let secured = Secured::of(plan)?;
     preflight::check_ports(plan)?;
-    let mut started = Started::start(plan, &mut addresses, &mut || !progress.interrupted())?;
+    let mut started = Started::start(plan, &mut addresses[0], &mut || !progress.interrupted())?;
     let clock = plan.placement.shard.map(|_| {
-        let connects = tls.as_ref().and_then(|tls| tls.connects.as_ref());
-        clock::offset(&plan.target.url, &addresses, connects).map_err(|error| format!("{error:#}"))
+        let client = secured.as_ref().and_then(|secured| secured.settings.connects.first());
+        clock::offset(&plan.target.url, &addresses[0], client).map_err(|error| format!("{error:#}"))
     });
-    let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses)? });
+    let shared = Arc::new(Shared { secured, ..Shared::new(plan, addresses)? });
     let start = Utc::now();
     let mut measured =
         Coordinator::start(plan, shared.clone(), &cpus, &mut started, progress)?.run()?;

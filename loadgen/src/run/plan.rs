@@ -13,12 +13,11 @@ use thiserror::Error;
 use super::first_messages::FirstMessages;
 use super::own::OwnMessages;
 use super::process_shard::ProcessShard;
+use super::target::Target;
 use crate::format::count;
-use crate::load::{Deflate, Load, MAX_MESSAGE_BYTES, Mask, Match, PayloadOrder, Transport};
+use crate::load::{Deflate, Load, MAX_MESSAGE_BYTES, Mask, Match, PayloadOrder};
 use crate::result::{Scenario, Setting};
-use crate::target::opening::HandshakeRequest;
-use crate::target::spawn::{SERVER_PLACEHOLDER, Spawn};
-use crate::target::trust::Trust;
+use crate::target::spawn::SERVER_PLACEHOLDER;
 use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 /// Deepest pipeline, in messages per connection.
@@ -70,29 +69,6 @@ pub struct Plan {
     pub target: Target,
     /// The generator's threads and processors.
     pub placement: Placement,
-}
-
-/// The server of a run: where it is, how to open a connection, and how to start it.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Its URL. The scheme is [`Load::transport`], too.
-    pub url: Url,
-    /// The Origin field of the opening handshake.
-    pub origin: Option<String>,
-    /// Subprotocols to offer, the preferred one first.
-    pub subprotocols: Vec<String>,
-    /// Further fields of the opening handshake.
-    pub headers: Vec<(String, String)>,
-    /// The accepted certificates, over `wss`.
-    pub trust: Trust,
-    /// The server to start for this run and to end with it.
-    pub spawn: Option<Spawn>,
-    /// The proxy to start before that server: the generator connects to the proxy.
-    pub via: Option<Spawn>,
-    /// Longest time until a started server accepts.
-    pub start_timeout: Duration,
-    /// Settings of the server, where the caller knows them: only recorded.
-    pub known: Setting,
 }
 
 /// The place of the generator.
@@ -247,11 +223,9 @@ impl Plan {
     /// Checks what needs frames or messages, and that the opening handshake can be written.
     fn check_transport(&self) -> Result<(), PlanError> {
         let Self { load, target, .. } = self;
-        check_tls(&target.trust, target.url.transport)?;
+        target.check(load)?;
         if target.url.transport.is_websocket() {
-            return target.request(&target.url, load).check().map_err(|error| {
-                PlanError(format!("--header, --origin, --subprotocol or the URL: {error}"))
-            });
+            return Ok(());
         }
         for (flag, is_given) in [
             ("--fragments", load.fragments > 1),
@@ -267,6 +241,7 @@ impl Plan {
             ("--origin", target.origin.is_some()),
             ("--subprotocol", !target.subprotocols.is_empty()),
             ("--header", !target.headers.is_empty()),
+            ("--host", target.host.is_some()),
         ] {
             require(
                 !is_given,
@@ -402,35 +377,7 @@ impl Plan {
             proxy: None,
         };
         Scenario::new(&self.scenario, self.load.clone(), generator, self.target.known.clone())
-    }
-}
-
-impl Target {
-    /// Returns the request of the opening handshake with the server at `url`.
-    pub(crate) fn request(&self, url: &Url, load: &Load) -> HandshakeRequest {
-        HandshakeRequest {
-            deflate: load.offer(),
-            host: url.host_field(),
-            target: url.target.clone(),
-            origin: self.origin.clone(),
-            subprotocols: self.subprotocols.clone(),
-            headers: self.headers.clone(),
-        }
-    }
-
-    /// Returns a server that is running, with a plain opening handshake.
-    pub fn new(url: Url) -> Self {
-        Self {
-            url,
-            origin: None,
-            subprotocols: Vec::new(),
-            headers: Vec::new(),
-            trust: Trust::default(),
-            spawn: None,
-            via: None,
-            start_timeout: Duration::from_secs(20),
-            known: Setting::default(),
-        }
+            .with_route(self.target.route())
     }
 }
 
@@ -465,16 +412,10 @@ pub(crate) fn require(is_met: bool, reason: impl Into<String>) -> Result<(), Pla
     if is_met { Ok(()) } else { Err(PlanError(reason.into())) }
 }
 
-/// Checks that certificates are shown where a flag says which of them to trust.
-pub(crate) fn check_tls(trust: &Trust, transport: Transport) -> Result<(), PlanError> {
-    let Some(flag) = trust.flag() else { return Ok(()) };
-    let reason = format!("{flag} needs a wss:// URL: no certificate is shown otherwise");
-    require(transport == Transport::Wss, reason)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Transport;
 
     fn plan(url: &str) -> Plan {
         Plan::new(url.parse().expect("url"), EngineKind::Epoll)

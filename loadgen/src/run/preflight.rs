@@ -13,17 +13,27 @@ use super::worker::spare;
 use crate::format::count;
 use crate::host::system::System;
 use crate::target::spawn::inherited_limits;
-use crate::target::url;
+use crate::target::url::{self, Port, Url};
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers.
 const PER_THREAD: u64 = 8;
 /// Descriptors of the process: standard streams, pipes to a server, files read in between.
 const PER_PROCESS: u64 = 64;
 
-/// Returns the addresses of the host that its sources can reach, in the resolver's order.
-pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
-    let failed = |source| RunError::Resolve { host: plan.target.url.host.clone(), source };
-    let mut addresses = plan.target.url.resolve(port).map_err(failed)?;
+/// Returns the addresses of each server that its sources can reach, in the resolver's order. `port`
+/// is that of `{port}`.
+pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<Vec<SocketAddr>>, RunError> {
+    plan.target.urls().map(|url| resolve_url(plan, url, port)).collect()
+}
+
+fn resolve_url(plan: &Plan, url: &Url, chosen: u16) -> Result<Vec<SocketAddr>, RunError> {
+    let port = if let Port::Number(port) = url.port { port } else { chosen };
+    let (host, resolved) = match &plan.target.connect_to {
+        Some(place) => (place.host(), place.resolve()),
+        None => (url.host.as_str(), url.resolve(port)),
+    };
+    let failed = |source| RunError::Resolve { host: host.to_owned(), source };
+    let mut addresses = resolved.map_err(failed)?;
     check_families(plan, &addresses)?;
     addresses.retain(|to| {
         plan.placement.source_ips.is_empty()
@@ -199,10 +209,10 @@ mod tests {
             resolve(&Plan::new(url.parse().expect("url"), engine::EngineKind::Epoll), 7)
         };
         assert_eq!(
-            resolve("ws://127.0.0.1/").expect("an address"),
-            ["127.0.0.1:7".parse::<SocketAddr>().expect("address")]
+            resolve("ws://127.0.0.1:{port}/").expect("an address"),
+            [["127.0.0.1:7".parse::<SocketAddr>().expect("address")]]
         );
-        assert!(resolve("ws://[::1]/").expect("an address")[0].is_ipv6());
+        assert!(resolve("ws://[::1]/").expect("an address")[0][0].is_ipv6());
         let error = resolve("ws://no-such-host.invalid/").expect_err("RFC 2606 reserves .invalid");
         assert!(error.to_string().contains("no-such-host.invalid"));
     }

@@ -149,7 +149,7 @@ mod tests {
                     .to_vec();
             });
             let to = "127.0.0.1:9001".parse().expect("an address");
-            let shared = Arc::new(Shared::new(&plan, vec![to]).expect("a plan"));
+            let shared = Arc::new(Shared::new(&plan, vec![vec![to]]).expect("a plan"));
             for worker in 0..threads as usize {
                 // Without a limit every thread has the highest number.
                 let is_limited = load.ends_with_last_echo();

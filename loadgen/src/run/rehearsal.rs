@@ -58,7 +58,7 @@ impl Rehearsal {
 
     /// Returns the only worker of `plan`, which connects to one of the `addresses`.
     pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
-        let shared = Shared::new(plan, addresses).expect("a plan that was checked");
+        let shared = Shared::new(plan, vec![addresses]).expect("a plan that was checked");
         let shared = Arc::new(shared);
         let (sender, reports) = channel();
         let client = Client::new(shared.clone(), 0, sender);

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::Nanos;
-use engine::tls::TlsSettings;
 use protocol::deflate::{MAX_WINDOW_BITS, MIN_DEFLATE_BITS};
 
 use super::answers::Rules;
 use super::compressed::Precompressed;
+use super::destination::{Destination, Secured};
 use super::error::{Opened, RunError};
 use super::first_messages::FirstMessages;
 use super::own::{OwnMessages, Source};
@@ -20,8 +20,6 @@ use super::process_shard::ProcessShard;
 use super::schedule::Shard;
 use super::tally::Interval;
 use crate::load::{Deflate, Load, Match};
-use crate::target::opening::HandshakeRequest;
-use crate::target::url::Url;
 
 /// Number of windows with which messages are compressed.
 const WINDOWS: usize = (MAX_WINDOW_BITS - MIN_DEFLATE_BITS) as usize + 1;
@@ -189,15 +187,12 @@ pub(crate) struct Shared {
     pub(crate) load: Load,
     /// The part of it that this process takes.
     pub(crate) process: ProcessShard,
-    pub(crate) tls: Option<TlsSettings>,
-    /// The server's addresses, in the order in which they are tried.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// For each of them, true if a connection was made to it.
-    pub(crate) in_use: Vec<AtomicBool>,
+    /// TLS with the servers; `None` where there is none.
+    pub(crate) secured: Option<Secured>,
+    /// The servers, which connections take in turn.
+    pub(crate) destinations: Vec<Destination>,
     /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,
-    pub(crate) url: Url,
-    pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
     /// The user's own messages, in place of those.
     pub(crate) own: Option<OwnMessages>,
@@ -217,18 +212,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
-    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<Self, PlanError> {
-        let url = plan.target.url.with_port(addresses[0].port());
+    /// Returns what the workers of `plan` need, which connect to the `addresses` of each server
+    /// without TLS.
+    pub(crate) fn new(plan: &Plan, addresses: Vec<Vec<SocketAddr>>) -> Result<Self, PlanError> {
+        let destinations = plan.target.urls().zip(addresses);
+        let destinations =
+            destinations.map(|(url, addresses)| Destination::new(plan, url, addresses));
         let shared = Self {
             load: plan.load.clone(),
             process: plan.placement.process(),
-            tls: None,
-            in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
-            addresses,
+            secured: None,
+            destinations: destinations.collect(),
             has_told: AtomicBool::new(false),
-            request: plan.target.request(&url, &plan.load),
-            url,
             content: Content::of(&plan.load),
             own: OwnMessages::of(&plan.load)?,
             first_messages: FirstMessages::of(&plan.load)?,
@@ -318,18 +313,19 @@ impl Shared {
         Opened { open: self.total(|gauges| &gauges.open), connections: self.own_connections() }
     }
 
-    pub(crate) fn use_address(&self, index: usize) {
-        // Most of the time the flag is set already, and the cache line stays shared.
-        if !self.in_use[index].load(Ordering::Relaxed) {
-            self.in_use[index].store(true, Ordering::Relaxed);
-        }
+    /// Returns the index of the server of a connection, by its number.
+    pub(crate) fn destination(&self, number: u32) -> usize {
+        number as usize % self.destinations.len()
     }
 
     /// Returns the addresses that connections were made to; `None` where there was none.
     pub(crate) fn addresses_in_use(&self) -> Option<String> {
-        let in_use = |index: usize| self.in_use[index].load(Ordering::Relaxed);
-        let used = self.addresses.iter().enumerate().filter(|(index, _)| in_use(*index));
-        let used: Vec<String> = used.map(|(_, address)| address.to_string()).collect();
+        let mut used: Vec<String> = Vec::new();
+        for address in self.destinations.iter().flat_map(Destination::addresses_in_use) {
+            if !used.contains(&address) {
+                used.push(address);
+            }
+        }
         (!used.is_empty()).then(|| used.join(", "))
     }
 
@@ -364,7 +360,7 @@ mod tests {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.placement.threads = 16);
         let address = "127.0.0.1:9001".parse().expect("an address");
-        let shared = Shared::new(&plan, vec![address]).expect("a plan that can be carried out");
+        let shared = Shared::new(&plan, vec![vec![address]]).expect("a plan that can be carried out");
         let places: Vec<usize> =
             shared.gauges.iter().map(|gauges| std::ptr::from_ref(gauges).addr()).collect();
         assert!(places.iter().all(|place| place.is_multiple_of(128)), "{places:x?}");

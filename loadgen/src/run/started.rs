@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::plan::{Plan, Target};
+use super::plan::Plan;
+use super::target::Target;
 use crate::target::spawn::{Announced, Role, Server, SpawnError};
 use crate::target::url::{Port, Url};
 

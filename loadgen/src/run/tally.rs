@@ -57,6 +57,8 @@ pub(crate) struct Tally {
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
     pub(crate) tls_handshake: Histogram<u64>,
+    /// Whole and resumed TLS handshakes apart, where sessions are resumed.
+    pub(crate) tls_kinds: Option<Box<[Histogram<u64>; 2]>>,
     pub(crate) handshake: Histogram<u64>,
     /// Time from there to the end of the first messages; `None` where the load has none.
     pub(crate) first_messages: Option<Histogram<u64>>,
@@ -168,7 +170,8 @@ impl Tally {
         let seconds = load.measure.as_nanos().div_ceil(1_000_000_000);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_SERIES);
         let first_messages = load.has_first_messages().then(histogram);
-        Self { first_messages, ..Self::new(seconds, load.rate_per_s.is_some()) }
+        let tls_kinds = (load.tls_resume_percent > 0).then(|| Box::new([histogram(), histogram()]));
+        Self { first_messages, tls_kinds, ..Self::new(seconds, load.rate_per_s.is_some()) }
     }
 
     pub(super) fn new(seconds: u32, is_open_loop: bool) -> Self {
@@ -178,6 +181,7 @@ impl Tally {
             connect: histogram(),
             tcp_connect: histogram(),
             tls_handshake: histogram(),
+            tls_kinds: None,
             handshake: histogram(),
             first_messages: None,
             cycles: 0,
@@ -330,12 +334,16 @@ impl Tally {
         }
     }
 
-    pub(crate) fn opened(&mut self, times: OpeningTimes, now: Nanos) {
+    pub(crate) fn opened(&mut self, times: OpeningTimes, is_resumed: bool, now: Nanos) {
         let OpeningTimes { began, connected, secured } = times;
         self.connect.record(duration_ns(began, now)).expect(GROWS);
         self.tcp_connect.record(duration_ns(began, connected)).expect(GROWS);
         if secured > connected {
             self.tls_handshake.record(duration_ns(connected, secured)).expect(GROWS);
+            if let Some(kinds) = &mut self.tls_kinds {
+                let kind = &mut kinds[usize::from(is_resumed)];
+                kind.record(duration_ns(connected, secured)).expect(GROWS);
+            }
         }
         self.handshake.record(duration_ns(secured, now)).expect(GROWS);
     }
@@ -349,8 +357,9 @@ impl Tally {
 
     pub(crate) fn forget_opened(&mut self) {
         let parts = [&mut self.tcp_connect, &mut self.tls_handshake, &mut self.handshake];
+        let kinds = self.tls_kinds.iter_mut().flat_map(|kinds| kinds.iter_mut());
         let all = parts.into_iter().chain([&mut self.connect]).chain(&mut self.first_messages);
-        all.for_each(Histogram::reset);
+        all.chain(kinds).for_each(Histogram::reset);
     }
 
     /// Counts a fault, in this second of the window if in any; its kind is counted by the caller.
@@ -399,6 +408,9 @@ impl Tally {
         if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
             sum.uncorrected.add(&part.uncorrected).expect(GROWS);
             sum.lag.add(&part.lag).expect(GROWS);
+        }
+        if let (Some(sum), Some(part)) = (&mut self.tls_kinds, &other.tls_kinds) {
+            sum.iter_mut().zip(&part[..]).for_each(|(sum, part)| sum.add(part).expect(GROWS));
         }
         for (sum, part) in [
             (&mut self.cycles, other.cycles),
@@ -675,6 +687,7 @@ mod tests {
         b.failed(Some(0));
         b.opened(
             OpeningTimes { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) },
+            false,
             Nanos(5),
         );
         a.enter_repeated();

@@ -39,7 +39,8 @@ impl WorkerThread {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
         let config = config(plan, shared.shard(index).count() + shared.idle_shard(index).count());
-        let (tls, kind, reports) = (shared.tls.clone(), plan.placement.engine, reports.clone());
+        let tls = shared.secured.as_ref().map(|secured| secured.settings.clone());
+        let (kind, reports) = (plan.placement.engine, reports.clone());
         let shared = shared.clone();
         let work = move || {
             // Made in its thread, so that its memory shares no cache line with that of another.

@@ -1,5 +1,6 @@
 //! The opening handshake of a connection that is being opened (RFC 6455 4.1).
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{FinalResponse, Request, RequestError, check_response};
 use protocol::handshake::deflate::{Offer, Parameters};
 
+use super::template;
+
+/// The request of an opening handshake.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HandshakeRequest {
     /// The Host field.
@@ -20,12 +24,29 @@ pub(crate) struct HandshakeRequest {
     /// Compression to offer.
     pub(crate) deflate: Option<Offer>,
     pub(crate) headers: Vec<(String, String)>,
+    /// True if `target` or values of `headers` have placeholders.
+    pub(crate) is_template: bool,
 }
 
 impl HandshakeRequest {
     /// Checks that the request can be written. The error is the first part that is wrong.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
         self.with_fields([0; 16], |request| request.check())
+    }
+
+    /// Returns the request of the connection of this number.
+    pub(crate) fn of_connection(&self, number: u32) -> Cow<'_, Self> {
+        if !self.is_template {
+            return Cow::Borrowed(self);
+        }
+        let value = |(name, value): &(String, String)| {
+            (name.clone(), template::expand(value, number).into_owned())
+        };
+        Cow::Owned(Self {
+            target: template::expand(&self.target, number).into_owned(),
+            headers: self.headers.iter().map(value).collect(),
+            ..self.clone()
+        })
     }
 
     /// Passes the request on in the form that the protocol takes.

@@ -148,8 +148,12 @@ pub(crate) fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
         let flag = stored.last().map(String::as_str);
         stored.push(match (flag, word.split_once('=')) {
             (Some("--header"), _) => without_value(&word),
+            (Some("--host" | "--sni"), _) => "HOST".to_owned(),
+            (Some("--connect-to"), _) => reduced_place(&word),
             (Some(flag), _) if PRIVATE.contains(&flag) => "...".to_owned(),
             (_, Some(("--header", field))) => format!("--header={}", without_value(field)),
+            (_, Some((flag @ ("--host" | "--sni"), _))) => format!("{flag}=HOST"),
+            (_, Some(("--connect-to", place))) => format!("--connect-to={}", reduced_place(place)),
             (_, Some((flag, _))) if PRIVATE.contains(&flag) => format!("{flag}=..."),
             _ => reduced(&word),
         });
@@ -205,11 +209,16 @@ fn reduced_url(url: &str, scheme: usize) -> String {
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let place = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}{}{path}", reduced_place(place))
+}
+
+/// Returns `HOST:PORT` without a host name. Addresses stay.
+fn reduced_place(place: &str) -> String {
     let colon = place.rfind(':').filter(|&colon| !place[colon..].contains(']'));
     let (host, port) = place.split_at(colon.unwrap_or(place.len()));
     let is_address =
         host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok() || host == "localhost";
-    format!("{scheme}{}{port}{path}", if is_address { host } else { "HOST" })
+    format!("{}{port}", if is_address { host } else { "HOST" })
 }
 
 /// Returns true for an absolute path, and for one relative to the current or home directory.
@@ -342,5 +351,11 @@ mod tests {
         }
         assert_eq!(stored(&["ws://user:word@[::1]:80/"]), ["ws://[::1]:80/"]);
         assert_eq!(stored(&["ws://name"]), ["ws://HOST"]);
+        assert_eq!(
+            stored(&["--host", "a.example", "--sni=b.example", "--connect-to", "c.example:9"]),
+            ["--host", "HOST", "--sni=HOST", "--connect-to", "HOST:9"]
+        );
+        assert_eq!(stored(&["--connect-to=[::1]:9"]), ["--connect-to=[::1]:9"]);
+        assert_eq!(stored(&["--cert", "/home/me/a.pem"]), ["--cert", "a.pem"]);
     }
 }

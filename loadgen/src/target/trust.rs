@@ -8,9 +8,11 @@ use std::{fmt, io};
 use anyhow::{anyhow, ensure};
 use engine::rustls::pki_types::pem::{self, PemObject};
 use engine::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use engine::rustls::{CertificateError, Error, InvalidMessage, RootCertStore};
-use engine::tls::{self, TlsClient, TlsError, TlsSettings, webpki_error};
+use engine::rustls::{AlertDescription, CertificateError, Error, InvalidMessage, RootCertStore};
+use engine::tls::{self, ClientSettings, TlsClient, TlsError, TlsVersions, webpki_error};
 use engine::webpki;
+
+use super::client_certificate::ClientCertificate;
 
 /// Certificates that a client accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,30 +37,33 @@ impl Trust {
     }
 
     /// Returns the client's side of TLS with `host`. An error names file, cause and remedy.
-    pub(crate) fn client(&self, host: &str) -> anyhow::Result<TlsClient> {
+    pub(crate) fn client(
+        &self,
+        host: &str,
+        certificate: Option<&ClientCertificate>,
+        versions: TlsVersions,
+    ) -> anyhow::Result<TlsClient> {
         let server = ServerName::try_from(host.to_owned()).map_err(|_| {
             anyhow!(
                 "`{host}` is no name that a certificate could bear: wss:// needs a host name or an address"
             )
         })?;
+        let identity = certificate.map(ClientCertificate::load).transpose()?;
+        let settings = |trust| ClientSettings { trust, identity, versions };
         let client = match self {
-            Self::System => TlsClient::new(tls::Trust::Roots(system()?), server),
+            Self::System => TlsClient::new(settings(tls::Trust::Roots(system()?)), server),
             Self::Authorities(path) => {
                 let trust = tls::Trust::Certificates(certificates(path)?);
-                return TlsClient::new(trust, server).map_err(|error| unusable(path, &error));
+                return TlsClient::new(settings(trust), server)
+                    .map_err(|error| unusable(path, &error));
             }
-            Self::Anybody => TlsClient::new(tls::Trust::Anybody, server),
+            Self::Anybody => TlsClient::new(settings(tls::Trust::Anybody), server),
         };
         client.map_err(|error| {
             anyhow!(
                 "cannot set up TLS ({error}): this is a fault of this program, use ws:// until it is fixed"
             )
         })
-    }
-
-    /// Returns the same as settings of a worker.
-    pub(crate) fn settings(&self, host: &str) -> anyhow::Result<TlsSettings> {
-        Ok(TlsSettings { connects: Some(self.client(host)?), ..TlsSettings::default() })
     }
 }
 
@@ -106,23 +111,51 @@ fn unusable(path: &Path, cause: &dyn fmt::Display) -> anyhow::Error {
 pub(crate) fn explain(error: &TlsError) -> String {
     match error {
         TlsError::NotTls => {
-            "the server does not speak TLS at this port: use ws://, or its port for wss://".to_owned()
+            "the server does not speak TLS at this port: use ws://, or its port for wss://"
+                .to_owned()
         }
         TlsError::CertificateWanted => {
-            "the server wants a client certificate, and this generator has none to show: there is no flag \
-             for one. Use a port or a server setting that asks for none"
+            "the server wants a client certificate: give one with --cert FILE and --key FILE"
                 .to_owned()
         }
         TlsError::Unfinished => "the server closed the connection in the TLS handshake".to_owned(),
         TlsError::Protocol(Error::InvalidCertificate(error)) => untrusted(error),
-        TlsError::Protocol(Error::AlertReceived(alert)) => {
-            format!("the server gave up in the TLS handshake (alert {alert:?})")
-        }
+        TlsError::Protocol(Error::AlertReceived(alert)) => refused(*alert),
         TlsError::Protocol(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "the server sends something that is not TLS".to_owned()
         }
         TlsError::Protocol(error) => format!("TLS: {error}"),
         error @ TlsError::KeysExhausted => error.to_string(),
+    }
+}
+
+/// Returns the reason why a server ended the TLS handshake, and the remedy.
+fn refused(alert: AlertDescription) -> String {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown,
+        DecryptError, NoApplicationProtocol, ProtocolVersion, UnknownCA, UnsupportedCertificate,
+    };
+    match alert {
+        // The only certificate that a server judges is the client's.
+        BadCertificate
+        | CertificateExpired
+        | CertificateRevoked
+        | CertificateUnknown
+        | UnknownCA
+        | UnsupportedCertificate
+        | DecryptError
+        | AccessDenied => format!(
+            "the server rejects the client certificate (alert {alert:?}): give one with --cert and --key \
+             that is valid now and issued by an authority that the server knows"
+        ),
+        ProtocolVersion => format!(
+            "the server agrees to none of the offered versions of TLS (alert {alert:?}): see --tls-min \
+             and --tls-max"
+        ),
+        NoApplicationProtocol => format!(
+            "the server does not speak http/1.1 at this port (alert {alert:?}): a WebSocket begins with it"
+        ),
+        _ => format!("the server gave up in the TLS handshake (alert {alert:?})"),
     }
 }
 
@@ -187,7 +220,8 @@ pub(crate) fn probe<S: io::Read + io::Write>(
     host: &str,
     stream: S,
 ) -> io::Result<engine::rustls::StreamOwned<engine::rustls::ClientConnection, S>> {
-    let TlsClient { config, server, .. } = Trust::Anybody.client(host).map_err(io::Error::other)?;
+    let TlsClient { config, server, .. } =
+        Trust::Anybody.client(host, None, TlsVersions::default()).map_err(io::Error::other)?;
     let client = engine::rustls::ClientConnection::new(Arc::clone(&config), server)
         .map_err(io::Error::other)?;
     Ok(engine::rustls::StreamOwned::new(client, stream))
@@ -200,22 +234,25 @@ mod tests {
     #[test]
     fn authorities_are_read_or_the_file_is_named() {
         let error = Trust::Authorities("/no/such/file".into())
-            .client("h")
+            .client("h", None, TlsVersions::default())
             .expect_err("no file")
             .to_string();
         assert!(error.contains("--ca") && error.contains("/no/such/file"), "{error}");
         let empty = Trust::Authorities("/dev/null".into())
-            .client("h")
+            .client("h", None, TlsVersions::default())
             .expect_err("nothing in it")
             .to_string();
         assert!(
             empty.contains("--ca") && empty.contains("/dev/null") && empty.contains("self-signed"),
             "{empty}"
         );
-        let name = Trust::Anybody.client("a b").expect_err("a space").to_string();
+        let name = Trust::Anybody
+            .client("a b", None, TlsVersions::default())
+            .expect_err("a space")
+            .to_string();
         assert!(name.contains("`a b`"), "{name}");
         for host in ["localhost", "127.0.0.1", "::1"] {
-            Trust::Anybody.client(host).expect(host);
+            Trust::Anybody.client(host, None, TlsVersions::default()).expect(host);
         }
     }
 
@@ -235,5 +272,14 @@ mod tests {
             "{expired}"
         );
         assert!(explain(&TlsError::NotTls).contains("ws://"));
+        let alert = |alert| explain(&TlsError::Protocol(Error::AlertReceived(alert)));
+        let rejected = alert(AlertDescription::CertificateExpired);
+        assert!(
+            rejected.contains("client certificate") && rejected.contains("--cert"),
+            "{rejected}"
+        );
+        assert!(alert(AlertDescription::ProtocolVersion).contains("--tls-min"));
+        assert!(alert(AlertDescription::NoApplicationProtocol).contains("http/1.1"));
+        assert!(explain(&TlsError::CertificateWanted).contains("--cert FILE and --key FILE"));
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use engine::socket;
 use thiserror::Error;
 
+use super::credentials::Credentials;
 use crate::load::Transport;
 
 /// Stands for a free port in a URL and in the command of `--spawn`.
@@ -25,6 +26,8 @@ pub struct Url {
     pub zone: Option<String>,
     /// The port.
     pub port: Port,
+    /// User and password, which the Authorization field has.
+    pub credentials: Option<Credentials>,
     /// Path and query, as they go into the request; `/` where none is given. Empty for `tcp`.
     pub target: String,
 }
@@ -42,6 +45,12 @@ pub enum Port {
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct UrlError(String);
+
+impl UrlError {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl Url {
     /// The same URL with `port` for its placeholder.
@@ -63,22 +72,52 @@ impl Url {
         }
     }
 
+    /// Returns the field that has user and password, name and value.
+    pub(crate) fn authorization(&self) -> Option<(String, String)> {
+        let credentials = self.credentials.as_ref()?;
+        Some(("Authorization".to_owned(), credentials.field()))
+    }
+
     /// Returns the index of the zone's interface, 0 without a zone.
     pub(crate) fn scope(&self) -> io::Result<u32> {
-        let Some(zone) = &self.zone else { return Ok(0) };
-        socket::interface_index(zone).map_err(|error| {
-            io::Error::other(format!(
-                "the zone of `[{}%{zone}]` is no network interface of this machine ({error}): choose one of \
-                 `ip link`",
-                self.host
-            ))
-        })
+        scope(&self.host, self.zone.as_deref())
     }
 
     /// Returns all addresses of the host in the resolver's order, each once, and at least one.
     pub(crate) fn resolve(&self, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if let (Ok(address), Some(_)) = (self.host.parse::<Ipv6Addr>(), &self.zone) {
-            return Ok(vec![SocketAddrV6::new(address, port, 0, self.scope()?).into()]);
+        let (host, zone) = (self.host.clone(), self.zone.clone());
+        Authority { host, zone, port }.resolve(port)
+    }
+
+    fn bracketed_host(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
+/// A host with its port, of a URL or alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Authority {
+    /// Name or address, an IPv6 address without its brackets and its zone.
+    pub(crate) host: String,
+    pub(crate) zone: Option<String>,
+    pub(crate) port: u16,
+}
+
+impl Authority {
+    /// Reads `HOST:PORT`; `None` where it is neither this nor something with a better error.
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, UrlError> {
+        let (host, zone, port) = split_authority(text)?;
+        let port = port.and_then(|port| port.parse().ok()).filter(|&port| port != 0);
+        let is_host =
+            is_printable(&host) && !host.is_empty() && !host.contains(['/', '@', '?', '#']);
+        Ok(port.filter(|_| is_host).map(|port| Self { host, zone, port }))
+    }
+
+    /// Returns all addresses of the host in the resolver's order, each once, and at least one.
+    pub(crate) fn resolve(&self, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let (Ok(address), Some(zone)) = (self.host.parse::<Ipv6Addr>(), &self.zone) {
+            let scope = scope(&self.host, Some(zone))?;
+            return Ok(vec![SocketAddrV6::new(address, port, 0, scope).into()]);
         }
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in (self.host.as_str(), port).to_socket_addrs()? {
@@ -91,12 +130,20 @@ impl Url {
         }
         Ok(addresses)
     }
-
-    fn bracketed_host(&self) -> String {
-        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
-    }
 }
 
+/// Returns the index of a zone's interface, 0 without a zone.
+fn scope(host: &str, zone: Option<&str>) -> io::Result<u32> {
+    let Some(zone) = zone else { return Ok(0) };
+    socket::interface_index(zone).map_err(|error| {
+        io::Error::other(format!(
+            "the zone of `[{host}%{zone}]` is no network interface of this machine ({error}): choose one of \
+             `ip link`"
+        ))
+    })
+}
+
+/// The URL without user and password.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let zone = self.zone.as_ref().map(|zone| format!("[{}%{zone}]", self.host));
@@ -119,7 +166,8 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let invalid = |fault: &str| UrlError(format!("`{text}` is not a valid URL: {fault}"));
+        let shown = Credentials::redacted(text);
+        let invalid = |fault: &str| UrlError(format!("`{shown}` is not a valid URL: {fault}"));
         let no_scheme =
             || invalid(&format!("expected ws://, wss:// or tcp://{}", scheme_hint(text)));
         let (scheme, rest) = text.split_once("://").ok_or_else(no_scheme)?;
@@ -134,9 +182,12 @@ impl FromStr for Url {
         // RFC 6455 3: a fragment must not be used.
         refuse(rest.contains('#'), "WebSocket has no fragments, leave out the part from the # on")?;
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (user, authority) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));
+        let credentials = user.map(Credentials::parse).transpose().map_err(|why| invalid(&why))?;
         refuse(
-            authority.contains('@'),
-            "user information is not supported, leave out the part up to the @",
+            credentials.is_some() && transport == Transport::Tcp,
+            "raw TCP has no authorization, leave out the part up to the @",
         )?;
         let (host, zone, port) = split_authority(authority)?;
         refuse(host.is_empty(), "it has no host, expected one as in ws://127.0.0.1:9001/")?;
@@ -166,7 +217,7 @@ impl FromStr for Url {
             _ if target.starts_with('/') => target.to_owned(),
             _ => format!("/{target}"),
         };
-        Ok(Self { transport, host, zone, port, target })
+        Ok(Self { transport, host, zone, port, credentials, target })
     }
 }
 
@@ -304,6 +355,15 @@ mod tests {
     }
 
     #[test]
+    fn user_and_password_are_read_and_never_shown() {
+        let read = url("ws://user:pa%40ss@h:9/a@b");
+        assert_eq!((read.host.as_str(), read.port), ("h", Port::Number(9)));
+        assert!(read.credentials.is_some());
+        assert_eq!((read.to_string(), read.host_field()), ("ws://h:9/a@b".into(), "h:9".into()));
+        assert!(!format!("{read:?}").contains("pa"), "{read:?}");
+    }
+
+    #[test]
     fn a_zone_scopes_the_address_and_no_request() {
         for zone in ["25lo", "lo", "251", "25251"] {
             let text = format!("ws://[fe80::1%{zone}]:9001/a");
@@ -378,7 +438,9 @@ mod tests {
             ("ws://h:0/", "0", "--spawn"),
             ("ws://h:65536/", "65536", "1 to 65535"),
             ("ws://h:/", "", "1 to 65535"),
-            ("ws://u:p@h/", "ws://u:p@h/", "up to the @"),
+            ("ws://:p@h/", "ws://...@h/", "user:password@host"),
+            ("tcp://u:p@h:1", "tcp://...@h:1", "up to the @"),
+            ("http://u:p@h/", "http://...@h/", "expected ws://"),
             ("ws://h/#top", "ws://h/#top", "from the # on"),
             ("tcp://h:1/x", "tcp://h:1/x", "no paths"),
             ("ws://h/a b", "ws://h/a b", "percent-encode"),

@@ -109,10 +109,15 @@ fn with_free_ports(arguments: &[String]) -> Vec<String> {
 /// times that suit a test.
 fn shortened(arguments: &[String], program: &Path, server: &Server) -> Vec<String> {
     let program = program.to_str().expect("UTF-8");
+    let [plain, secure] = [0, 1].map(|index| {
+        let url: &str = &server.urls[index];
+        url.split('/').nth(2).expect("an address")
+    });
     let replace = |word: &String| match word.as_str() {
-        "URL" | "ws://127.0.0.1:9001/" => server.urls[0].clone(),
-        "wss://127.0.0.1:9443/" => server.urls[1].clone(),
+        "URL" => server.urls[0].clone(),
         word => word
+            .replace("127.0.0.1:9001", plain)
+            .replace("127.0.0.1:9443", secure)
             .replace("target/release/sparring-server", program)
             .replace("=sparring-server", &format!("={program}")),
     };

@@ -12,6 +12,7 @@ mod duel;
 mod echo;
 mod endings;
 mod faults;
+mod foreign;
 mod open_loop;
 mod openings;
 mod shapes;

@@ -73,6 +73,21 @@ pub(super) fn read_identity(
     }
 }
 
+/// Reads certificates of authorities from a PEM file.
+///
+/// # Errors
+///
+/// [`IdentityError`], with the `openssl` command that converts the file where there is one.
+pub(super) fn read_authorities(
+    file: NamedFile,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let bytes = file.read()?;
+    chain_of(&bytes).map_err(|_| {
+        let content = key_file::no_certificate(&bytes, &file.path);
+        file.holds(content)
+    })
+}
+
 impl NamedFile {
     fn read(&self) -> Result<Vec<u8>, IdentityError> {
         std::fs::read(&self.path)

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use engine::rustls::{self, ServerConfig};
-use engine::tls::server_config;
+use engine::rustls::{self, RootCertStore, ServerConfig};
+use engine::tls::{ServerSettings, TlsServer, TlsVersions, server_config};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use sha2::{Digest, Sha256};
 
-use files::{NamedFile, read_identity};
+use files::{NamedFile, read_authorities, read_identity};
 
 /// Source of the certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,16 @@ pub enum Identity {
         /// Names besides localhost and the loopback addresses.
         names: Vec<String>,
     },
+}
+
+/// What a server asks of its clients in TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// File in PEM with the authorities of clients, each of which must have a certificate of one of
+    /// them. `None`: clients are not asked for one.
+    pub client_authorities: Option<PathBuf>,
+    /// Versions to agree to.
+    pub versions: TlsVersions,
 }
 
 /// Error of a certificate or key, in one line: the file, the cause, the remedy.
@@ -65,6 +75,12 @@ pub enum IdentityError {
         /// The library's error.
         source: rustls::Error,
     },
+    /// The authorities of clients cannot be used.
+    #[error(
+        "cannot use {file} for client certificates ({source}): give certificates of authorities, X.509 \
+         version 3, in PEM"
+    )]
+    Authorities { file: NamedFile, source: rustls::Error },
     /// The certificate could not be created.
     #[error("cannot make a certificate ({0}): give one with --tls-cert and --tls-key")]
     SelfSigned(String),
@@ -78,19 +94,67 @@ pub(crate) struct LoadedIdentity {
 }
 
 impl Identity {
-    pub(crate) fn load(&self) -> Result<LoadedIdentity, IdentityError> {
+    pub(crate) fn load(&self, options: &TlsOptions) -> Result<LoadedIdentity, IdentityError> {
+        let client_authorities =
+            options.client_authorities.as_deref().map(authorities).transpose()?;
+        let settings = ServerSettings { versions: options.versions, client_authorities };
         match self {
-            Self::Files { certificate, key } => from_files(certificate, key),
-            Self::SelfSigned { names } => self_signed(names),
+            Self::Files { certificate, key } => from_files(certificate, key, settings),
+            Self::SelfSigned { names } => self_signed(names, settings),
+        }
+    }
+
+    /// Returns true if it lies in files, which can be read again.
+    pub(crate) fn is_in_files(&self) -> bool {
+        matches!(self, Self::Files { .. })
+    }
+}
+
+/// Certificate of a server that is running, and the files to read it from again.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    pub(crate) identity: Identity,
+    pub(crate) options: TlsOptions,
+    pub(crate) server: TlsServer,
+}
+
+impl Reload {
+    /// Reads the files again, and uses them for new connections. Open connections stay. Where a
+    /// file cannot be used, everything stays as it is.
+    pub(crate) fn reload(&self) {
+        match self.identity.load(&self.options) {
+            Ok(loaded) => {
+                self.server.replace(loaded.config);
+                let fingerprint = loaded.fingerprint;
+                tracing::info!(fingerprint, "certificate reloaded: new connections get it");
+            }
+            Err(error) => tracing::error!(
+                "certificate not reloaded, new connections get the old one: {error}"
+            ),
         }
     }
 }
 
-fn from_files(certificate: &Path, key: &Path) -> Result<LoadedIdentity, IdentityError> {
+fn authorities(path: &Path) -> Result<RootCertStore, IdentityError> {
+    let file = NamedFile { flag: "--tls-client-ca", path: path.to_owned() };
+    let mut roots = RootCertStore::empty();
+    for certificate in read_authorities(file.clone())? {
+        roots
+            .add(certificate)
+            .map_err(|source| IdentityError::Authorities { file: file.clone(), source })?;
+    }
+    Ok(roots)
+}
+
+fn from_files(
+    certificate: &Path,
+    key: &Path,
+    settings: ServerSettings,
+) -> Result<LoadedIdentity, IdentityError> {
     let named = NamedFile { flag: "--tls-cert", path: certificate.to_owned() };
     let (chain, secret) =
         read_identity(named, NamedFile { flag: "--tls-key", path: key.to_owned() })?;
-    loaded(chain, secret).map_err(|source| IdentityError::Library {
+    loaded(chain, secret, settings).map_err(|source| IdentityError::Library {
         certificate: certificate.to_owned(),
         key: key.to_owned(),
         source,
@@ -101,7 +165,10 @@ fn from_files(certificate: &Path, key: &Path) -> Result<LoadedIdentity, Identity
 const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const ALREADY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn self_signed(names: &[String]) -> Result<LoadedIdentity, IdentityError> {
+fn self_signed(
+    names: &[String],
+    settings: ServerSettings,
+) -> Result<LoadedIdentity, IdentityError> {
     let failed = |error: rcgen::Error| IdentityError::SelfSigned(error.to_string());
     let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     let is_new = |name: &&String| {
@@ -119,16 +186,17 @@ fn self_signed(names: &[String]) -> Result<LoadedIdentity, IdentityError> {
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    loaded(vec![certificate.into()], secret)
+    loaded(vec![certificate.into()], secret, settings)
         .map_err(|error| IdentityError::SelfSigned(error.to_string()))
 }
 
 fn loaded(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    settings: ServerSettings,
 ) -> Result<LoadedIdentity, rustls::Error> {
     let fingerprint = fingerprint(&chain[0]);
-    Ok(LoadedIdentity { config: server_config(chain, key)?, fingerprint })
+    Ok(LoadedIdentity { config: server_config(chain, key, settings)?, fingerprint })
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
@@ -142,9 +210,11 @@ mod tests {
 
     #[test]
     fn a_certificate_of_our_own_has_a_fingerprint_of_its_own() {
+        let options = TlsOptions::default();
         let identity =
             Identity::SelfSigned { names: vec!["box.example".to_owned(), "0.0.0.0".to_owned()] };
-        let (one, other) = (identity.load().expect("one"), identity.load().expect("another"));
+        let (one, other) =
+            (identity.load(&options).expect("one"), identity.load(&options).expect("another"));
         assert_eq!(one.fingerprint.len(), 32 * 3 - 1);
         assert_ne!(one.fingerprint, other.fingerprint);
     }
@@ -195,7 +265,7 @@ mod tests {
         let missing = folder.join("missing.pem");
         let load = |certificate: &Path, key: &Path| {
             Identity::Files { certificate: certificate.to_owned(), key: key.to_owned() }
-                .load()
+                .load(&TlsOptions::default())
                 .map(|_| ())
         };
         load(&right, &key).expect("a pair");
@@ -214,6 +284,17 @@ mod tests {
                 says.iter().all(|part| error.contains(part)) && !error.contains('\n'),
                 "{says:?}: {error}"
             );
+        }
+        for (authorities, says) in [
+            (&missing, ["missing.pem of --tls-client-ca", "No such file"]),
+            (&key, ["key.pem of --tls-client-ca", "certificate"]),
+            (&junk, ["junk.pem of --tls-client-ca", "client certificates"]),
+        ] {
+            let options =
+                TlsOptions { client_authorities: Some(authorities.clone()), ..Default::default() };
+            let identity = Identity::Files { certificate: right.clone(), key: key.clone() };
+            let error = identity.load(&options).map(|_| ()).expect_err("an error").to_string();
+            assert!(says.iter().all(|part| error.contains(part)), "{says:?}: {error}");
         }
         std::fs::remove_dir_all(&folder).expect("the folder");
     }

@@ -232,22 +232,38 @@ fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
         let (rate, all) = (grouped(cycles.rate_per_s), count(cycles.count));
         Field::new("cycles", format!("{rate} connections/s ({all} closed and replaced)"))
     });
-    let Latencies { tcp_connect, tls_handshake, handshake, .. } = &run.latency_ns;
+    let Latencies { tcp_connect, tls_handshake, tls_full, tls_resumed, handshake, .. } =
+        &run.latency_ns;
     let has_parts =
         cycles.is_some() || tls_handshake.is_some() || load.connections >= MANY_CONNECTIONS;
-    let parts =
-        [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
+    let parts = [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)];
+    let parts = parts.into_iter();
     let parts = parts.filter_map(|(name, part)| Some((name, part.as_ref().filter(|_| has_parts)?)));
     let first = run.latency_ns.first_messages.as_ref().map(|part| ("  first", part));
     let parts = parts.chain(first);
     let parts = parts.map(|(name, part)| Field::new(name, latency(part, percentiles)));
+    let kinds = [("  tls full", tls_full), ("  tls resumed", tls_resumed)].into_iter();
+    let kinds = kinds.filter_map(|(name, part)| Some((name, part.as_ref()?)));
+    let kinds = kinds.map(|(name, part)| {
+        let handshakes = format!("{} of {}", count(part.count), count_of(tls_handshake));
+        let shown = match part.count {
+            0 => handshakes,
+            _ => format!("{handshakes}; {}", latency(part, percentiles)),
+        };
+        Field::new(name, shown)
+    });
     let pings = run.pings.map(|pings| {
         Field::new(
             "pings",
             format!("{} sent, {} answered", count(pings.sent), count(pings.answered)),
         )
     });
-    cycles.into_iter().chain(parts).chain(pings).collect()
+    cycles.into_iter().chain(parts).chain(kinds).chain(pings).collect()
+}
+
+/// Returns the number of samples, for people.
+fn count_of(part: &Option<Latency>) -> String {
+    grouped(part.as_ref().map_or(0.0, |part| part.count as f64))
 }
 
 fn connect(load: &Load, run: &Run) -> String {

@@ -148,7 +148,11 @@ pub(crate) fn load(load: &Load) -> String {
         other => format!(", answers matched by {other}"),
     };
     let first = if load.has_first_messages() { ", after first messages" } else { "" };
-    let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
+    let tls = match (load.transport, load.tls_resume_percent) {
+        (Transport::Wss, 0) => " over TLS".to_owned(),
+        (Transport::Wss, percent) => format!(" over TLS ({percent} % resumed)"),
+        _ => String::new(),
+    };
     let connections = count(load.connections.into(), "connection");
     format!(
         "{connections}{tls}{rate}, {size} of {kind}{order}{template}{deflate}{matching}{first}{idle}"

@@ -80,6 +80,8 @@ struct ConnectionState {
     next_write: NextWrite,
     /// True if the connection is complete. When it has closed, another one replaces it.
     is_retired: bool,
+    /// True if the TLS handshake is to resume a session, and after it, if it has.
+    resumes: bool,
     ends_at: Nanos,
     ping_at: Nanos,
     /// Message that took the place of this one, and may turn out not to be an echo of it.
@@ -198,8 +200,10 @@ pub struct Client {
     limits: Limits,
     tally: Tally,
     phase: WorkerPhase,
-    /// The address that the last connection was made to, tried first by the next.
-    address: usize,
+    /// The address of each server that the last connection was made to, tried first by the next.
+    addresses: Vec<usize>,
+    /// TLS handshakes that were begun, where sessions are resumed.
+    tls_handshakes: u64,
     /// Links that have been told to connect.
     begun: usize,
     /// Those of them that are not open yet.
@@ -276,7 +280,8 @@ impl Client {
             limits: Limits::default(),
             tally: Tally::for_load(&shared.load),
             phase: WorkerPhase::Connecting,
-            address: 0,
+            addresses: vec![0; shared.destinations.len()],
+            tls_handshakes: 0,
             begun: 0,
             opening: 0,
             open: 0,
@@ -404,9 +409,10 @@ impl Handler for Client {
             Origin::Connected { tag } => tag as u32,
             Origin::Accepted { .. } => unreachable!("this handler has no listeners"),
         };
+        let destination = self.destination(link);
         if let Some(address) = self.address_of(link) {
-            self.address = address;
-            self.shared.use_address(address);
+            self.addresses[destination] = address;
+            self.shared.destinations[destination].use_address(address);
         }
         let state = &mut self.links[link as usize];
         state.id = Some(id);
@@ -424,17 +430,19 @@ impl Handler for Client {
         Conn { link, protocol: Connection::new(Role::Client) }
     }
 
-    fn secured(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
+    fn secured(&mut self, _: ConnId, c: &mut Conn, is_resumed: bool, out: &mut Output<'_>) {
         self.begin_turn(out.now());
-        if let Stage::Handshaking { times, .. } = &mut self.links[c.link as usize].stage {
-            times.secured = self.now;
+        let state = &mut self.links[c.link as usize];
+        if let Stage::Handshaking { times, .. } = &mut state.stage {
+            (times.secured, state.resumes) = (self.now, is_resumed);
         }
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
         self.begin_turn(w.now());
         let link = tag as u32;
-        let to = self.address_of(link).map(|index| self.shared.addresses[index]);
+        let addresses = &self.shared.destinations[self.destination(link)].addresses;
+        let to = self.address_of(link).map(|index| addresses[index]);
         if let (Some(to), Stage::Connecting { failures, .. }) =
             (to, &mut self.links[link as usize].stage)
         {

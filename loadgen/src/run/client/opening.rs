@@ -51,6 +51,9 @@ impl Client {
             if due > now {
                 return self.wake_at(due, w);
             }
+            if self.waits_for_session(self.begun as u32) {
+                return;
+            }
             self.begin_connect(self.begun as u32, now, w);
             self.begun += 1;
         }
@@ -65,9 +68,28 @@ impl Client {
 
     fn begin_connect(&mut self, link: u32, now: Nanos, w: &mut Worker<'_, Self>) {
         self.opening += 1;
-        self.links[link as usize].stage =
-            Stage::Connecting { began: now, first: self.address, failures: Failures::new() };
+        let (first, failures) = (self.addresses[self.destination(link)], Failures::new());
+        let handshake = self.tls_handshakes;
+        self.tls_handshakes += 1;
+        let resumes = self.shared.secured.as_ref().is_some_and(|tls| tls.is_to_resume(handshake));
+        let state = &mut self.links[link as usize];
+        state.resumes = resumes;
+        state.stage = Stage::Connecting { began: now, first, failures };
         self.connect(link, w);
+    }
+
+    /// Returns true if the next connection is to resume a session, there is none, and one of the
+    /// connections that are being opened may bring it.
+    fn waits_for_session(&self, link: u32) -> bool {
+        let Some(tls) = &self.shared.secured else { return false };
+        self.opening > 0
+            && tls.is_to_resume(self.tls_handshakes)
+            && !tls.has_session(self.destination(link))
+    }
+
+    /// Returns the index of a connection's server.
+    pub(super) fn destination(&self, link: u32) -> usize {
+        self.shared.destination(self.number(link))
     }
 
     /// Returns the index of the address that a connection is being made to, where one is left.
@@ -75,20 +97,24 @@ impl Client {
         let Stage::Connecting { first, failures, .. } = &self.links[link as usize].stage else {
             return None;
         };
-        next_address(*first, failures.len(), self.shared.addresses.len())
+        let addresses = &self.shared.destinations[self.destination(link)].addresses;
+        next_address(*first, failures.len(), addresses.len())
     }
 
     /// Connects to the next address. Returns false if none is left.
     pub(super) fn connect(&mut self, link: u32, w: &mut Worker<'_, Self>) -> bool {
         let Some(index) = self.address_of(link) else { return false };
-        let to = self.shared.addresses[index];
+        let destination = self.destination(link);
+        let to = self.shared.destinations[destination].addresses[index];
         let source = self.shared.source_ip(&to, self.number(link));
         let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
         let from = source.map(|ip| url::source(ip, scope));
+        let resumes = self.links[link as usize].resumes;
+        let client = self.shared.secured.as_ref().map_or(0, |tls| tls.client(destination, resumes));
         w.connect(Connect {
             to,
             from,
-            tag: link.into(),
+            tag: (client as u64) << 32 | u64::from(link),
             timeout: self.shared.load.connect_timeout,
         });
         true
@@ -96,8 +122,10 @@ impl Client {
 
     /// Begins the opening handshake on a TCP connection.
     pub(super) fn request(&mut self, link: u32, times: OpeningTimes, out: &mut Output<'_>) {
-        let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
-        let opening = Opening::begin(&shared.request, nonce, shared.load.connect_timeout, out);
+        let (nonce, number) = (self.outgoing.nonce(), self.number(link));
+        let request = &self.shared.destinations[self.destination(link)].request;
+        let timeout = self.shared.load.connect_timeout;
+        let opening = Opening::begin(&request.of_connection(number), nonce, timeout, out);
         self.links[link as usize].stage = Stage::Handshaking { times, opening: Box::new(opening) };
     }
 
@@ -111,7 +139,7 @@ impl Client {
         out: &mut Output<'_>,
     ) {
         if self.is_measured_opening() {
-            self.tally.opened(times, self.now);
+            self.tally.opened(times, self.links[link as usize].resumes, self.now);
         }
         if let Some(compression) = &mut self.compression {
             self.tally.compression.answered(answer);
@@ -164,11 +192,12 @@ impl Client {
         bytes: &[u8],
         out: &mut Output<'_>,
     ) -> Option<Response> {
+        let destination = self.destination(link);
         let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
         };
         let times = *times;
-        match opening.read(&self.shared.request, bytes) {
+        match opening.read(&self.shared.destinations[destination].request, bytes) {
             Ok(response) => response.inspect(|response| {
                 out.set_deadline(None);
                 if let Some(faults) = &response.faults {
@@ -215,7 +244,7 @@ impl Client {
             self.phase = WorkerPhase::Waiting;
         }
         if self.phase == WorkerPhase::Waiting {
-            let url = self.shared.url.to_string();
+            let url = self.shared.destinations[self.destination(link)].url.to_string();
             return self.report_failure(|opened| match part {
                 Unopened::Connect => RunError::Connect { detail, opened },
                 Unopened::Handshake => RunError::Handshake { url, detail, opened },
