@@ -26,7 +26,7 @@ pub(super) struct GoalArguments {
     /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials,
     /// confirm at full length. Repeatable: all have to hold.
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS,
-          conflicts_with_all = ["rate_per_s", "rate_per_connection", "messages"])]
+          conflicts_with_all = ["rate_per_s", "rate_per_connection", "stages", "messages"])]
     find_rate: Vec<Threshold>,
 
     /// Rates between which --find-rate searches [default: what -d can judge, up to what the
@@ -72,6 +72,8 @@ impl GoalArguments {
         } else if self.is_search() && plan.load.messages.is_some() {
             "--find-rate cannot search with a limited number of messages: leave -n out, or choose another scenario"
                 .to_owned()
+        } else if self.is_search() && plan.load.stages.is_some() {
+            "--find-rate tries one rate at a time: choose a scenario without stages".to_owned()
         } else if self.trial.is_zero() {
             "--trial must be longer than zero".to_owned()
         } else {

@@ -150,10 +150,10 @@ impl RunArguments {
         plan.check()?;
         // Flags that would change nothing are a misunderstanding.
         if let Some(flag) = self.plan.load.of_open_loop()
-            && plan.load.rate_per_s.is_none()
+            && !plan.load.is_open_loop()
             && !self.goals.is_search()
         {
-            let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
+            let why = "needs -R or --stages: without a rate the load is a closed loop, which sends when an echo is back";
             return Err(usage(format!("{flag} {why}")));
         }
         let is_shared = self.shard.is_some();

@@ -35,7 +35,8 @@ struct Shorthands {
     catalogue: Option<PathBuf>,
 
     /// Open loop: messages a second on each connection.
-    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate_per_s", help_heading = LOAD)]
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with_all = ["rate_per_s", "stages"],
+          help_heading = LOAD)]
     rate_per_connection: Option<f64>,
 
     /// Text messages (see --text-kind).
@@ -86,6 +87,21 @@ impl LoadArguments {
     pub(crate) fn has_scenarios_rate(&self) -> bool {
         let is_typed = self.is_typed("rate_per_s") || self.is_typed("rate_per_connection");
         self.load.rate_per_s.is_some() && self.scenario.is_some() && !is_typed
+    }
+
+    /// Makes typed stages replace the rate of a scenario, and a typed rate its stages. The measured
+    /// time is that of the stages.
+    fn replace_rate(&mut self) {
+        if self.is_typed("stages") {
+            (self.load.rate_per_s, self.load.messages) = (None, None);
+        } else if self.is_typed("rate_per_s") || self.is_typed("rate_per_connection") {
+            self.load.stages = None;
+        }
+        if let Some(stages) = &self.load.stages
+            && !self.is_typed("measure")
+        {
+            self.load.measure = stages.total();
+        }
     }
 
     /// Applies the defaults of a run that ends by the number of its messages.
@@ -140,6 +156,7 @@ impl FromArgMatches for LoadArguments {
         }
         load.payload = shorthands.payload().unwrap_or(load.payload);
         let mut arguments = Self { load, scenario, typed: ids };
+        arguments.replace_rate();
         arguments.limit_messages();
         Ok(arguments)
     }
@@ -232,6 +249,7 @@ mod tests {
             connections: 9,
             pipeline: 4,
             rate_per_s: Some(50e3),
+            stages: None,
             arrival: "burst:8".parse().expect("an arrival"),
             max_outstanding: 9,
             messages: Some(1000),
@@ -260,6 +278,20 @@ mod tests {
         assert_eq!(all, expected);
         assert_eq!(load("-c 8 --rate-per-connection 200/100ms").rate_per_s, Some(16e3));
         assert_eq!(load("-s 1KiB").message_bytes, Sizes::from(1024));
+    }
+
+    #[test]
+    fn stages_set_the_measured_time_and_replace_a_rate() {
+        let staged = load("--scenario rate-20k --stages 10k:30s,50k:10s");
+        assert_eq!((staged.rate_per_s, staged.measure), (None, Duration::from_secs(40)));
+        let stages = staged.stages.expect("stages");
+        assert_eq!(stages.to_string(), "10k:30s,50k:10s");
+        for flags in ["-R 5k", "-d 5s", "-n 9", "--rate-per-connection 5"] {
+            let error = parse(&format!("--stages 10k:1s {flags}")).expect_err(flags);
+            assert!(error.contains("--stages") && error.contains("cannot be used"), "{error}");
+        }
+        let error = parse("--stages 10k:-1s").expect_err("backwards");
+        assert!(error.contains("--stages") && error.contains("as in 10k:30s"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use super::{Deflate, Load};
+use super::{Deflate, Load, Stages};
 
 /// The scenarios that come with the program.
 static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
@@ -52,7 +52,7 @@ impl Catalogue {
 
     /// Returns the catalogue with further scenarios, which replace those of the same name.
     pub(crate) fn joined_with(mut self, own: Vec<Scenario>) -> anyhow::Result<Self> {
-        check(&own)?;
+        let own = checked(own)?;
         for scenario in own {
             self.scenarios.retain(|known| known.name != scenario.name);
             self.scenarios.push(scenario);
@@ -69,8 +69,7 @@ impl Catalogue {
             if let Some(key) = unknown.first() {
                 return Err(unknown_key(key));
             }
-            check(&catalogue.scenarios)?;
-            Ok(catalogue)
+            Ok(Self { scenarios: checked(catalogue.scenarios)? })
         };
         parse().with_context(|| format!("the catalogue {} is not valid", path.display()))
     }
@@ -111,8 +110,12 @@ fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String 
     nearest(name, names).map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
 }
 
-/// Checks that loads have no unknown key and that names are unique.
-fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
+/// Checks that loads have no unknown key and that names are unique. The measured time of a load with
+/// stages is theirs.
+fn checked(mut scenarios: Vec<Scenario>) -> anyhow::Result<Vec<Scenario>> {
+    for scenario in &mut scenarios {
+        set_stage_time(scenario)?;
+    }
     for (index, scenario) in scenarios.iter().enumerate() {
         if let Some(key) = scenario.load.unknown.keys().next() {
             return Err(unknown_key(key));
@@ -121,6 +124,23 @@ fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
             bail!("two scenarios have the name `{}`", scenario.name);
         }
     }
+    Ok(scenarios)
+}
+
+fn set_stage_time(scenario: &mut Scenario) -> anyhow::Result<()> {
+    let load = &mut scenario.load;
+    let Some(total) = load.stages.as_ref().map(Stages::total) else { return Ok(()) };
+    let has_own_time = load.measure != Load::default().measure && load.measure != total;
+    for (key, is_given) in [
+        ("measure_ns", has_own_time),
+        ("rate_per_s", load.rate_per_s.is_some()),
+        ("messages", load.messages.is_some()),
+    ] {
+        if is_given {
+            bail!("scenario `{}` has stages, which leave no room for `{key}`", scenario.name);
+        }
+    }
+    load.measure = total;
     Ok(())
 }
 
@@ -131,6 +151,7 @@ fn unknown_key(path: &str) -> anyhow::Error {
         deflate: Deflate::On,
         deflate_window_bits: 9,
         deflate_memory_level: 9,
+        stages: "1:1s".parse().ok(),
         ..Load::default()
     };
     let known = serde_json::to_value(load).unwrap_or_default();
@@ -212,6 +233,20 @@ mod tests {
             parse(&twice.repeat(2)).expect_err("twice").contains("two scenarios have the name `a`")
         );
         assert!(parse("[[scenario]]\nname = 3").is_err_and(|error| error.contains("my.toml")));
+    }
+
+    #[test]
+    fn stages_of_a_scenario_are_its_measured_time() {
+        let of = |load: &str| {
+            let start = "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\nload = {";
+            parse(&format!("{start} stages = \"1k:30s,5k:10s\"{load} }}"))
+        };
+        let own = of("").expect("a catalogue");
+        assert_eq!(own.find("mine").expect("own").load.measure.as_secs(), 40);
+        for (key, value) in [("measure_ns", "\"5s\""), ("rate_per_s", "5"), ("messages", "5")] {
+            let error = of(&format!(", {key} = {value}")).expect_err(key);
+            assert!(error.contains("`mine` has stages") && error.contains(key), "{error}");
+        }
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Histograms {
         let of = |sum: &Option<Histogram<u64>>| sum.as_ref().map(Latency::of);
         Latencies {
             corrected: of(&self.corrected).unwrap_or_default(),
-            uncorrected: load.rate_per_s.map(|_| of(&self.uncorrected).unwrap_or_default()),
+            uncorrected: load.is_open_loop().then(|| of(&self.uncorrected).unwrap_or_default()),
             lag: of(&self.lag).unwrap_or_default(),
             connect: of(&self.connect).unwrap_or_default(),
             tcp_connect: Some(of(&self.tcp_connect).unwrap_or_default()),

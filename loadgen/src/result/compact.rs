@@ -54,7 +54,7 @@ impl Run {
                 .into_iter()
                 .for_each(share);
         }
-        if load.rate_per_s.is_none() {
+        if !load.is_open_loop() {
             (self.offered, self.latency_ns.uncorrected) = (None, None);
         }
         let all_came_back = |messages: &Messages| {

@@ -47,7 +47,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         invalid_kinds,
         notes,
         interrupted: measured.interrupted,
-        offered: plan.load.rate_per_s.map(|_| tally.offered),
+        offered: plan.load.is_open_loop().then_some(tally.offered),
         sent: tally.sent.measured,
         received,
         messages: Some(tally.messages()),

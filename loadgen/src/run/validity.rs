@@ -88,7 +88,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     }
     echoes(plan, tally, &mut verdict);
     compression(plan, tally, &mut verdict);
-    if plan.load.rate_per_s.is_some() {
+    if plan.load.is_open_loop() {
         open_loop(plan, measured, &mut verdict);
     } else {
         closed_loop(plan, measured, &mut verdict);

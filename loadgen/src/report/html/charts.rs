@@ -34,14 +34,14 @@ pub(super) fn of_scenario(scenario: &str, load: &Load, sides: &[Side<'_>]) -> Ve
     let named = |name, leads| move |chart| NamedChart { name, chart, leads };
     let dots = |metric: Metric, name| dots(metric, load, &sides).map(named(name, repeats));
     // At a fixed rate every run does the same; what differs is how long it takes.
-    let first = match load.rate_per_s {
-        None => dots(Metric::Throughput, "throughput"),
-        Some(_) => dots(Metric::P99, "p99"),
+    let first = match load.is_open_loop() {
+        false => dots(Metric::Throughput, "throughput"),
+        true => dots(Metric::P99, "p99"),
     };
     let charts = [
         first,
         dots(Metric::ServerCpu, "server-cpu"),
-        percentiles(&sides).map(named("percentiles", load.rate_per_s.is_some())),
+        percentiles(&sides).map(named("percentiles", load.is_open_loop())),
         series(&sides).map(named("series", false)),
     ];
     charts.into_iter().flatten().collect()

@@ -117,7 +117,7 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
         Field::new("rate", rate(load, run)),
         Field::new("latency", bounded_latency(run, percentiles)),
     ];
-    if load.rate_per_s.is_some() {
+    if load.is_open_loop() {
         fields.extend(parts(&run.latency_ns, percentiles));
     }
     fields.extend(run.shard.iter().map(|own| Field::new("shard", shard(load, own))));
@@ -161,13 +161,13 @@ fn heading(scenario: &Scenario, run: &Run) -> String {
 }
 
 fn rate(load: &Load, run: &Run) -> String {
-    let planned = load.rate_per_s.map(|_| format!(" of {} planned", grouped(run.offered() as f64)));
+    let planned = || format!(" of {} planned", grouped(run.offered() as f64));
     format!(
         "{} msg/s, {:.1} MB/s each way ({} received{})",
         grouped(run.rate_per_s),
         run.bytes_per_s / 1e6,
         grouped(run.received as f64),
-        planned.unwrap_or_default(),
+        load.is_open_loop().then(planned).unwrap_or_default(),
     )
 }
 
@@ -417,7 +417,7 @@ fn generator(load: &Load, run: &Run) -> String {
         Some(format!("{:.2} us CPU per message", client.cpu_ns_per_message / 1e3)),
         Some(format!(", threads busy {}", busy.join(" "))),
         client.sent_per_enter.map(|sent| format!(", {sent:.1} sent per enter")),
-        load.rate_per_s.map(|_| format!(", waits by {wait}")),
+        load.is_open_loop().then(|| format!(", waits by {wait}")),
     ];
     texts.into_iter().flatten().collect()
 }
