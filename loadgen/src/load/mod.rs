@@ -303,7 +303,9 @@ impl Load {
         };
         match load.is_open_loop() {
             true => Self { pipeline: usual.pipeline, ..load },
-            false => Self { arrival: usual.arrival, max_outstanding: usual.max_outstanding, ..load },
+            false => {
+                Self { arrival: usual.arrival, max_outstanding: usual.max_outstanding, ..load }
+            }
         }
     }
 }

@@ -153,12 +153,8 @@ mod tests {
         let ramps = stages("10k:30s,50k:10s,50k:1m,0:5s").ramps();
         let shown = ramps.iter().map(|r| (r.number, r.start.as_secs(), r.from, r.to));
         let shown: Vec<_> = shown.collect();
-        let expected = [
-            (1, 0, 10e3, 10e3),
-            (2, 30, 10e3, 50e3),
-            (3, 40, 50e3, 50e3),
-            (4, 100, 50e3, 0.0),
-        ];
+        let expected =
+            [(1, 0, 10e3, 10e3), (2, 30, 10e3, 50e3), (3, 40, 50e3, 50e3), (4, 100, 50e3, 0.0)];
         assert_eq!(shown, expected);
     }
 

@@ -26,6 +26,13 @@ impl Run {
         for part in latencies.uncorrected.iter_mut().chain([&mut latencies.lag]) {
             part.hdr = None;
         }
+        for stage in &mut self.stages {
+            let latencies = &mut stage.latency_ns;
+            if let Ok(coarse) = latencies.corrected.coarsened() {
+                latencies.corrected = coarse;
+            }
+            (latencies.uncorrected, latencies.lag.hdr) = (None, None);
+        }
         let counters = match load.transport {
             Transport::Ws | Transport::Wss => ["enters", "messages"],
             Transport::Tcp => ["enters", "bytes_in"],

@@ -197,8 +197,9 @@ impl Plan {
         let Load { stages, measure, messages, rate_per_s, .. } = &self.load;
         let Some(stages) = stages else { return Ok(()) };
         let highest = stages.highest_rate();
-        let reason =
-            format!("the rate of a stage in --stages must be at most {MAX_RATE} a second, not {highest}");
+        let reason = format!(
+            "the rate of a stage in --stages must be at most {MAX_RATE} a second, not {highest}"
+        );
         require(highest <= MAX_RATE, reason)?;
         for (flag, is_given) in [
             ("-d", *measure != stages.total()),

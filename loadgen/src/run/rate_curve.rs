@@ -71,7 +71,8 @@ impl RateCurve {
     }
 
     fn push(&mut self, span: Duration, from: f64, to: f64) {
-        let (start, before) = self.segments.last().map_or((0, 0.0), |last| (last.end, last.through));
+        let (start, before) =
+            self.segments.last().map_or((0, 0.0), |last| (last.end, last.through));
         let ns = span.as_nanos() as u64;
         // Multiplied first: whole numbers of messages stay whole.
         let through = before + (from + to) / 2.0 * ns as f64 / 1e9;
@@ -84,8 +85,7 @@ impl RateCurve {
         let Some(whole) = self.segments.pop() else { return };
         let half = (ramp.span.as_nanos() / 2) as u64;
         let middle = whole.start + half;
-        let (before, rate) =
-            (whole.count_at(middle), whole.rate + whole.slope * half as f64 / 1e9);
+        let (before, rate) = (whole.count_at(middle), whole.rate + whole.slope * half as f64 / 1e9);
         self.segments.push(Segment { end: middle, through: before, ..whole });
         self.segments.push(Segment { start: middle, before, rate, ..whole });
     }

@@ -175,7 +175,11 @@ impl Schedule {
         {
             *planned += 1;
         }
-        if self.arrival == Arrival::Poisson { self.draw() } else { self.step() }
+        if self.arrival == Arrival::Poisson {
+            self.draw()
+        } else {
+            self.step()
+        }
         self.follow_curve();
     }
 

@@ -271,7 +271,10 @@ mod tests {
 
     #[test]
     fn a_server_that_is_too_slow_is_named_in_the_stage_alone() {
-        assert_eq!(kept("1k:4s,1k:4s,50k:4s,1k:4s,1k:9s", 20e3, 0.001), [true, true, false, true, true]);
+        assert_eq!(
+            kept("1k:4s,1k:4s,50k:4s,1k:4s,1k:9s", 20e3, 0.001),
+            [true, true, false, true, true]
+        );
         assert_eq!(kept("1k:4s,50k:0s,50k:2s,1k:0s,1k:9s", 45e3, 0.05), [true, false, true]);
     }
 
@@ -280,7 +283,9 @@ mod tests {
         let mut tallies = tallies("100:1s,300:1s");
         tallies.read(Nanos(SECOND - 1), 90, 0, 10);
         assert_eq!(tallies.next(), Nanos(SECOND));
-        for (half, received, errors) in [(2, 100, 0), (3, 150, 1), (4, 200, 1), (5, 270, 1), (6, 400, 4)] {
+        for (half, received, errors) in
+            [(2, 100, 0), (3, 150, 1), (4, 200, 1), (5, 270, 1), (6, 400, 4)]
+        {
             tallies.read(Nanos(half * SECOND / 2), received, errors, 7);
         }
         assert_eq!(tallies.next(), Nanos::NEVER);
@@ -298,7 +303,10 @@ mod tests {
             let (times, now) = echo(due);
             tallies.received(times, times.sent, now);
         }
-        assert_eq!(tallies.each.iter().map(|stage| stage.latency.len()).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(
+            tallies.each.iter().map(|stage| stage.latency.len()).collect::<Vec<_>>(),
+            [2, 2]
+        );
         assert_eq!(tallies.each[1].parts.lag.max(), 5);
         tallies.lost(Nanos(SECOND));
         tallies.unanswered(Nanos(2 * SECOND), 77);

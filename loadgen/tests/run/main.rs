@@ -14,6 +14,7 @@ mod open_loop;
 mod openings;
 mod shapes;
 mod spawn;
+mod stages;
 mod tls;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::notes::notes;
 use super::sessions::load;
-use super::summary;
+use super::{stages, summary};
 use crate::format::{count, grouped, span};
 use crate::load::Load;
 use crate::report::{Blocks, Field, Table};
@@ -24,6 +24,7 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     trials
         .title(heading(scenario, run))
         .fields([figures(&scenario.parameters, run, percentiles), goals(document)].concat())
+        .table(stages::table(run))
         .table(shards(run))
         .legend(explanation(run))
         .notes(remarks(run))
