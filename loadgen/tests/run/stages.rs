@@ -32,7 +32,7 @@ fn staged(url: &str, engine: EngineKind, stages: &str) -> Plan {
 fn raw_server(mut answer: impl FnMut(u64, &[u8]) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("tcp://{}", listener.local_addr().expect("an address"));
-    let serve = move |mut stream: TcpStream| {
+    let mut serve = move |mut stream: TcpStream| {
         let mut message = [0; BYTES];
         let mut number = 0;
         while stream.read_exact(&mut message).is_ok() {
