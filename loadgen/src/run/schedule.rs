@@ -176,9 +176,9 @@ impl Schedule {
             *planned += 1;
         }
         if self.arrival == Arrival::Poisson {
-            self.draw()
+            self.draw();
         } else {
-            self.step()
+            self.step();
         }
         self.follow_curve();
     }

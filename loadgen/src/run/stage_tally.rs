@@ -105,9 +105,9 @@ impl StageTallies {
     /// Begins a load whose first message is due at `epoch` at the earliest.
     pub(crate) fn begin(&mut self, epoch: Nanos) {
         let segments = self.curve.of_warmup()..self.curve.segments();
-        let bounds = segments.map(|segment| self.curve.bounds(segment));
+        let mut bounds = segments.map(|segment| self.curve.bounds(segment));
         self.borders = bounds.clone().map(|(start, _)| epoch + start).collect();
-        self.borders.extend(bounds.last().map(|(_, end)| epoch + end));
+        self.borders.extend(bounds.next_back().map(|(_, end)| epoch + end));
     }
 
     /// Returns the next point in time at which [`read`](Self::read) is to be called.
