@@ -110,8 +110,8 @@ fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String 
     nearest(name, names).map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
 }
 
-/// Checks that loads have no unknown key and that names are unique. The measured time of a load with
-/// stages is theirs.
+/// Checks that loads have no unknown key and that names are unique. The measured time of a load
+/// with stages is theirs.
 fn checked(mut scenarios: Vec<Scenario>) -> anyhow::Result<Vec<Scenario>> {
     for scenario in &mut scenarios {
         set_stage_time(scenario)?;

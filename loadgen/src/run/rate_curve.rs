@@ -107,7 +107,7 @@ impl RateCurve {
     }
 
     /// Returns the segment in which the integral reaches `count`, from `first` on; the number of
-    /// segments where there are not so many messages.
+    /// segments where there are fewer messages.
     #[inline]
     pub(crate) fn segment_of(&self, count: f64, first: usize) -> usize {
         let later = self.segments[first..].iter().take_while(|segment| count >= segment.through);
@@ -144,9 +144,9 @@ impl RateCurve {
         low
     }
 
-    /// Returns how many messages more are under way at `end` than at `from`, where each takes as
-    /// long as those do that are under way at `from`, `under_way` of the whole load. A server that
-    /// keeps up lets so many grow.
+    /// Returns the growth of the number of messages under way from `from` to `end`, for a server
+    /// whose echoes take the same time throughout. `under_way` is their number at `from`, of the
+    /// whole load.
     pub(crate) fn growth(&self, from: Duration, end: Duration, under_way: f64) -> f64 {
         let began = (self.count_at(from) - under_way).max(0.0);
         let segment = self.segment_of(began, 0);
