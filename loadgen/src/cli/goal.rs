@@ -9,6 +9,7 @@ use crate::format::grouped;
 use crate::goal::search::Range;
 use crate::goal::threshold::Threshold;
 use crate::load::value::{rate, time};
+use crate::load::{Load, Stages};
 use crate::result::{GoalJudgement, InvalidKind, Run, TrialOutcome};
 use crate::run::{MAX_RATE, Plan, RunError};
 
@@ -18,15 +19,15 @@ const GOALS: &str = "Goals";
 #[derive(Debug, Default, Args)]
 pub(super) struct GoalArguments {
     /// A goal of the run. If it is missed, the exit status is 10. Metrics: pN, mean, max (of the
-    /// latency), rate, errors, server-cpu (per message) or rss, with <, <=, > or >=. Repeatable:
-    /// all must be met.
+    /// latency), rate, errors, server-cpu (per message) or rss, with <, <=, > or >=. Of one stage:
+    /// 'stage2:p99<2ms'. Repeatable: all must be met.
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS)]
     threshold: Vec<Threshold>,
 
     /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials,
     /// confirm at full length. Repeatable: all have to hold.
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS,
-          conflicts_with_all = ["rate_per_s", "rate_per_connection", "messages"])]
+          conflicts_with_all = ["rate_per_s", "rate_per_connection", "stages", "messages"])]
     find_rate: Vec<Threshold>,
 
     /// Rates between which --find-rate searches [default: what -d can judge, up to what the
@@ -62,9 +63,12 @@ impl GoalArguments {
         let mut all = self.threshold.iter().chain(&self.find_rate);
         let of_process =
             all.find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none());
+        let stage = self.check_stages(plan);
         let unlimited = self.find_rate.iter().find(|threshold| !threshold.limits_rate());
         Err(usage(if let Some(threshold) = of_process {
             format!("{threshold} needs --spawn: otherwise the server's process is not known")
+        } else if let Some(why) = stage {
+            why
         } else if let Some(threshold) = unlimited {
             format!(
                 "--find-rate {threshold} limits no rate: something that grows with the load must stay below a limit"
@@ -72,11 +76,19 @@ impl GoalArguments {
         } else if self.is_search() && plan.load.messages.is_some() {
             "--find-rate cannot search with a limited number of messages: leave -n out, or choose another scenario"
                 .to_owned()
+        } else if self.is_search() && plan.load.stages.is_some() {
+            "--find-rate tries one rate at a time: choose a scenario without stages".to_owned()
         } else if self.trial.is_zero() {
             "--trial must be longer than zero".to_owned()
         } else {
             return Ok(());
         }))
+    }
+
+    /// Returns the reason why a threshold is about no stage of the plan.
+    fn check_stages(&self, plan: &Plan) -> Option<String> {
+        let thresholds = || self.threshold.iter().chain(&self.find_rate);
+        no_such_stage(thresholds(), &plan.load)
     }
 
     pub(super) fn judge(&self, run: &Run) -> Vec<GoalJudgement> {
@@ -96,6 +108,29 @@ impl GoalArguments {
             samples,
         }
     }
+}
+
+/// Returns the reason why a threshold is about no stage of the load that has a length.
+pub(super) fn no_such_stage<'a>(
+    mut thresholds: impl Iterator<Item = &'a Threshold>,
+    load: &Load,
+) -> Option<String> {
+    let numbers: Vec<u32> =
+        load.stages.iter().flat_map(Stages::ramps).map(|ramp| ramp.number).collect();
+    let threshold = thresholds.find(|one| one.stage().is_some_and(|n| !numbers.contains(&n)))?;
+    Some(match &load.stages {
+        None => {
+            format!("--threshold {threshold} needs --stages, for example --stages 10k:30s,50k:10s")
+        }
+        Some(stages) => {
+            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            format!(
+                "--threshold {threshold}: --stages {stages} has no such stage with a length: \
+                 expected {}",
+                numbers.join(", ")
+            )
+        }
+    })
 }
 
 /// Where a search begins unless its range lies elsewhere, messages a second: every server carries
@@ -223,6 +258,26 @@ mod tests {
                 .contains("--trial")
         );
         assert!(goals(&["p99<2ms", "errors<1"]).check(&plan()).is_ok());
+    }
+
+    #[test]
+    fn a_goal_of_a_stage_needs_that_stage() {
+        let goals = |text: &str| GoalArguments {
+            threshold: vec![text.parse().expect("a threshold")],
+            trial: Duration::from_secs(2),
+            ..GoalArguments::default()
+        };
+        let staged = plan().with(|plan| {
+            plan.load.stages = Some("1k:1s,5k:0s,5k:1s".parse().expect("stages"));
+        });
+        assert!(goals("stage3:p99<2ms").check(&staged).is_ok());
+        for number in [2, 4] {
+            let text = format!("stage{number}:p99<2ms");
+            let error = goals(&text).check(&staged).expect_err("no such stage").to_string();
+            assert!(error.contains(&text) && error.contains("expected 1, 3"), "{error}");
+        }
+        let error = goals("stage1:p99<2ms").check(&plan()).expect_err("no stages").to_string();
+        assert!(error.contains("needs --stages, for example"), "{error}");
     }
 
     #[test]

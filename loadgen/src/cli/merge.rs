@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::goal::no_such_stage;
 use super::output::{Files, FormatArguments, OutputArguments};
 use super::run::{exit_code, missed_thresholds};
 use super::{MISSED, OUTPUT, say, usage};
@@ -95,6 +96,11 @@ impl MergeArguments {
         })?;
         if !self.threshold.is_empty() {
             let run = &document.runs[0];
+            let scenario = document.scenario(&run.scenario).map(|scenario| &scenario.parameters);
+            let wrong = scenario.and_then(|load| no_such_stage(self.threshold.iter(), load));
+            if let Some(why) = wrong {
+                return Err(usage(why));
+            }
             let thresholds: Vec<_> =
                 self.threshold.iter().map(|threshold| threshold.judge(run)).collect();
             let met = thresholds.iter().all(|each| each.met);

@@ -281,6 +281,11 @@ impl PairsArguments {
 
     /// Returns the load of `plan` under saturation, and the same at a fixed rate.
     fn scenarios(&self, plan: &Plan) -> anyhow::Result<Vec<Scenario>> {
+        if let Some(stages) = &plan.load.stages {
+            return Err(usage(format!(
+                "--stages {stages}: pairs compare loads of one rate, for example -R 50k"
+            )));
+        }
         let (mut name, rate) = (plan.scenario.clone(), plan.load.rate_per_s);
         if rate.is_some() && self.plan.load.has_scenarios_rate() {
             if self.saturation_only {

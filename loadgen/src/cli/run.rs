@@ -177,10 +177,10 @@ impl RunArguments {
         plan.check()?;
         // Flags that would change nothing are a misunderstanding.
         if let Some(flag) = self.plan.load.of_open_loop()
-            && plan.load.rate_per_s.is_none()
+            && !plan.load.is_open_loop()
             && !self.goals.is_search()
         {
-            let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
+            let why = "needs -R or --stages: without a rate the load is a closed loop, which sends when an echo is back";
             return Err(usage(format!("{flag} {why}")));
         }
         let is_shared = self.shard.is_some();
@@ -532,6 +532,15 @@ mod tests {
             (&["-R", "fast"], "--rate"),
             (&["--rate-per-connection", "0"], "-R"),
             (&["--arrival", "burst"], "--arrival"),
+            (&["--stages", ""], "--stages"),
+            (&["--stages", "10k"], "as in 10k:30s,50k:10s,50k:1m,0:5s"),
+            (&["--stages", "10k:-5s"], "time does not go backwards"),
+            (&["--stages", "10k:5parsecs"], "--stages"),
+            (&["--stages", "10k:0s"], "take no time"),
+            (&["--stages", "2000M:1s"], "--stages"),
+            (&["--stages", "1k:1s", "-d", "5s"], "--stages"),
+            (&["--stages", "1k:1s", "-R", "5k"], "--stages"),
+            (&["--stages", "1k:1s", "--find-rate", "p99<2ms"], "--stages"),
             (&["--max-outstanding", "0"], "--max-outstanding"),
             (&["--wait", "patiently"], "--wait"),
             (&["-n", "0"], "-n"),

@@ -235,7 +235,7 @@ impl Scenario {
 
     /// Returns true if its figure is the time of a message, and not the capacity of a server.
     pub(crate) fn is_about_latency(&self) -> bool {
-        self.load.connections == 1 || self.load.rate_per_s.is_some()
+        self.load.connections == 1 || self.load.is_open_loop()
     }
 
     /// Returns the name in results: `echo`, or `echo@epoll` where the scenario is about an engine.

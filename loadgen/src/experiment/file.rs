@@ -231,6 +231,12 @@ impl Entry {
         if let Some(share) = share_of_capacity.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
             bail!("share_of_capacity `{share}` is not valid: expected more than 0, at most 1");
         }
+        if share_of_capacity.is_some() && found.load.stages.is_some() {
+            bail!(
+                "share_of_capacity needs a scenario with one rate, and `{}` has stages",
+                found.name
+            );
+        }
         let suffix = if share_of_capacity.is_some() { "-fixed" } else { "" };
         let name = name.unwrap_or_else(|| format!("{}{suffix}", found.name));
         Ok(Scenario { name, load: found.load.clone(), engine, share_of_capacity })

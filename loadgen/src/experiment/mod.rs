@@ -66,7 +66,10 @@ impl Experiment {
     pub(crate) fn set_times(&mut self, warmup: Option<Duration>, measure: Option<Duration>) {
         for scenario in &mut self.scenarios {
             scenario.load.warmup = warmup.unwrap_or(scenario.load.warmup);
-            scenario.load.measure = measure.unwrap_or(scenario.load.measure);
+            // Stages have times of their own.
+            if scenario.load.stages.is_none() {
+                scenario.load.measure = measure.unwrap_or(scenario.load.measure);
+            }
         }
     }
 

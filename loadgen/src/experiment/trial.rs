@@ -29,7 +29,7 @@ pub(super) fn trials(plan: &Plan) -> [Plan; 3] {
         plan.load.connections = 4;
         plan.load.idle = 0;
         plan.load.pipeline = 2;
-        plan.load.rate_per_s = None;
+        (plan.load.rate_per_s, plan.load.stages) = (None, None);
         plan.placement.wait = None;
         plan.load.message_bytes = SIZES.into();
         plan.load.messages = Some(TIMES * SIZES.len() as u64);
@@ -67,7 +67,7 @@ fn set_kind(load: &mut Load, payload: Payload) {
 /// Returns the plan that measures the capacity: the load as a closed loop, but shorter.
 pub(super) fn calibration(fixed: &Plan) -> Plan {
     fixed.clone().with(|plan| {
-        plan.load.rate_per_s = None;
+        (plan.load.rate_per_s, plan.load.stages) = (None, None);
         plan.load.measure = plan.load.measure.min(Duration::from_secs(3));
         plan.load.warmup = plan.load.warmup.min(Duration::from_secs(1));
     })

@@ -1,4 +1,4 @@
-//! Goals of a run: `p99<2ms`, `rate>=50k`, `errors<1`.
+//! Goals of a run, or of one of its stages: `p99<2ms`, `rate>=50k`, `stage2:errors<1`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::load::value::rate;
-use crate::result::{GoalJudgement, Run, percentile};
+use crate::result::{Censored, GoalJudgement, Latency, Run, percentile};
 
 /// A condition on one figure of a run. Latencies are the corrected ones: from the planned send to
 /// the echo.
 #[derive(Clone, Debug)]
 pub(crate) struct Threshold {
+    /// Number of the stage that it is about, from 1; `None`: the whole run.
+    stage: Option<u32>,
     metric: Metric,
     /// True if the figure must stay below the limit, false if it must exceed it.
     is_upper: bool,
@@ -22,6 +24,44 @@ pub(crate) struct Threshold {
     limit: f64,
     /// As it was typed, without white space.
     text: String,
+}
+
+/// Figures that a run and a stage have.
+#[derive(Clone, Copy)]
+struct Figures<'a> {
+    latency: &'a Latency,
+    censored: Option<Censored>,
+    rate_per_s: f64,
+    errors: u64,
+}
+
+impl<'a> Figures<'a> {
+    /// Returns those of the run, or of a stage; `None` where the run has no such stage.
+    fn of(run: &'a Run, stage: Option<u32>) -> Option<Self> {
+        let Some(number) = stage else {
+            return Some(Self {
+                latency: &run.latency_ns.corrected,
+                censored: run.censored,
+                rate_per_s: run.rate_per_s,
+                errors: run.errors.total() + run.integrity.total(),
+            });
+        };
+        let stage = run.stages.iter().find(|stage| stage.number == number)?;
+        Some(Self {
+            latency: &stage.latency_ns.corrected,
+            censored: stage.censored,
+            rate_per_s: stage.rate_per_s,
+            errors: stage.errors,
+        })
+    }
+}
+
+/// Reads the stage of a threshold: `stage2`.
+fn parse_stage(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix("stage").and_then(|number| number.parse().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| {
+        format!("`{text}` is not a valid stage: expected its number, as in stage2:p99<2ms")
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,14 +114,21 @@ impl FromStr for Threshold {
             ));
         };
         let (name, value) = (&text[..at], &text[at + 1..]);
+        let (stage, name) = match name.split_once(':') {
+            Some((stage, name)) => (Some(parse_stage(stage)?), name),
+            None => (None, name),
+        };
         let metric = Metric::parse(name)?;
+        if stage.is_some() && matches!(metric, Metric::ServerCpu | Metric::Rss) {
+            return Err(format!("{name} is measured for the whole run, not for a stage"));
+        }
         let limit = value.strip_prefix('=').unwrap_or(value);
         let unit = metric.unit();
         let read = (unit.read)(limit);
         let read =
             read.ok_or_else(|| format!("`{limit}` is not a limit for {name}: {}", unit.expected))?;
         let (is_upper, is_inclusive) = (text[at..].starts_with('<'), value.starts_with('='));
-        Ok(Self { metric, is_upper, is_inclusive, limit: read, text })
+        Ok(Self { stage, metric, is_upper, is_inclusive, limit: read, text })
     }
 }
 
@@ -92,6 +139,11 @@ impl fmt::Display for Threshold {
 }
 
 impl Threshold {
+    /// Returns the number of the stage that it is about.
+    pub(crate) fn stage(&self) -> Option<u32> {
+        self.stage
+    }
+
     /// Returns true if it is about the server's process, which is known only where the generator
     /// started it.
     pub(crate) fn needs_spawn(&self) -> bool {
@@ -113,8 +165,10 @@ impl Threshold {
     }
 
     pub(crate) fn judge(&self, run: &Run) -> GoalJudgement {
-        let value = self.metric.of(run);
-        let at_least = value.is_some() && self.metric.is_bound(run);
+        let figures = Figures::of(run, self.stage);
+        let value = figures.and_then(|figures| self.metric.of(run, figures));
+        let is_bound = |figures: Figures<'_>| self.metric.is_bound(figures.censored);
+        let at_least = value.is_some() && figures.is_some_and(is_bound);
         let holds = |value: f64| {
             let is_within = if self.is_upper { value < self.limit } else { value > self.limit };
             is_within || (self.is_inclusive && value == self.limit)
@@ -130,8 +184,10 @@ impl Threshold {
             None if self.needs_spawn() => {
                 "cannot be judged, the server's process is not known (--spawn)".to_owned()
             }
+            None if figures.is_none() => "cannot be judged, the stage was not reached".to_owned(),
             None => {
-                let (count, needed) = (run.latency_ns.corrected.count, self.samples());
+                let count = figures.map_or(0, |figures| figures.latency.count);
+                let needed = self.samples();
                 format!("cannot be judged, {count} samples are too few: it needs {needed}")
             }
         };
@@ -177,23 +233,23 @@ impl Metric {
         }
     }
 
-    fn of(self, run: &Run) -> Option<f64> {
-        let latency = &run.latency_ns.corrected;
+    fn of(self, run: &Run, figures: Figures<'_>) -> Option<f64> {
+        let latency = figures.latency;
         let some = |value: f64| (latency.count > 0).then_some(value);
         match self {
             Self::Quantile(q) => percentile(&latency.histogram().ok()??, q).map(|ns| ns as f64),
             Self::Mean => some(latency.mean),
             Self::Max => some(latency.max as f64),
-            Self::Rate => Some(run.rate_per_s),
-            Self::Errors => Some((run.errors.total() + run.integrity.total()) as f64),
+            Self::Rate => Some(figures.rate_per_s),
+            Self::Errors => Some(figures.errors as f64),
             Self::ServerCpu => run.server.as_ref().map(|server| server.cpu_ns_per_message),
             Self::Rss => run.server.as_ref()?.rss_bytes.map(|bytes| bytes as f64),
         }
     }
 
-    /// Returns true if the figure of this run is a lower bound.
-    fn is_bound(self, run: &Run) -> bool {
-        run.censored.is_some_and(|censored| match self {
+    /// Returns true if the figure is a lower bound.
+    fn is_bound(self, censored: Option<Censored>) -> bool {
+        censored.is_some_and(|censored| match self {
             Self::Quantile(q) => censored.bounds(q),
             Self::Mean | Self::Max => true,
             Self::Rate | Self::Errors | Self::ServerCpu | Self::Rss => false,
@@ -270,6 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_is_held_against_its_own_figures() {
+        let mut run = example::staged_run();
+        assert!(met("stage1:p50<1ms", &run) && met("stage2:p50<1ms", &run));
+        assert!(met("stage1:max<1ms", &run) && !met("stage2:max<1ms", &run));
+        assert!(met("stage1:rate>=1k", &run) && !met("stage1:rate>1k", &run));
+        assert!(met("stage1:errors<1", &run) && !met("stage2:errors<1", &run));
+        assert!(met("errors<1", &run), "the whole run has counts of its own");
+        let few = threshold("stage1:p99<1ms").judge(&run);
+        assert!(!few.met && few.text.contains("1000 samples are too few"), "{}", few.text);
+        let missing = threshold("stage3:p50<1s").judge(&run);
+        assert!(!missing.met && missing.text.contains("not reached"), "{}", missing.text);
+        run.stages[0].censored = Some(Censored { count: 1, exact_up_to: 99.0, youngest_ns: None });
+        assert!(!met("stage1:max<1ms", &run) && met("stage1:p50<1ms", &run));
+    }
+
+    #[test]
     fn what_is_no_threshold_is_told() {
         for (text, part) in [
             ("p99", "looks like"),
@@ -285,6 +357,11 @@ mod tests {
             ("errors<0.5", "a count"),
             ("rss<many", "a size"),
             ("<2ms", "not a figure"),
+            ("stage:p99<2ms", "as in stage2:p99<2ms"),
+            ("stage0:p99<2ms", "as in stage2:p99<2ms"),
+            ("phase2:p99<2ms", "as in stage2:p99<2ms"),
+            ("stage2:jitter<2ms", "jitter"),
+            ("stage2:rss<1GB", "for the whole run"),
         ] {
             let error = text.parse::<Threshold>().expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -36,7 +36,8 @@ struct Shorthands {
     catalogue: Option<PathBuf>,
 
     /// Open loop: messages a second on each connection.
-    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate_per_s", help_heading = LOAD)]
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with_all = ["rate_per_s", "stages"],
+          help_heading = LOAD)]
     rate_per_connection: Option<f64>,
 
     /// Text messages (see --text-kind).
@@ -87,6 +88,21 @@ impl LoadArguments {
     pub(crate) fn has_scenarios_rate(&self) -> bool {
         let is_typed = self.is_typed("rate_per_s") || self.is_typed("rate_per_connection");
         self.load.rate_per_s.is_some() && self.scenario.is_some() && !is_typed
+    }
+
+    /// Makes typed stages replace the rate of a scenario, and a typed rate its stages. The measured
+    /// time is that of the stages.
+    fn replace_rate(&mut self) {
+        if self.is_typed("stages") {
+            (self.load.rate_per_s, self.load.messages) = (None, None);
+        } else if self.is_typed("rate_per_s") || self.is_typed("rate_per_connection") {
+            self.load.stages = None;
+        }
+        if let Some(stages) = &self.load.stages
+            && !self.is_typed("measure")
+        {
+            self.load.measure = stages.total();
+        }
     }
 
     /// Applies the defaults of a run that ends by the number of its messages.
@@ -154,6 +170,7 @@ impl FromArgMatches for LoadArguments {
         }
         load.payload = shorthands.payload().unwrap_or(load.payload);
         let mut arguments = Self { load, scenario, typed: ids };
+        arguments.replace_rate();
         arguments.limit_messages();
         arguments.choose_messages().map_err(refused)?;
         Ok(arguments)
@@ -248,6 +265,7 @@ mod tests {
             connections: 9,
             pipeline: 4,
             rate_per_s: Some(50e3),
+            stages: None,
             arrival: "burst:8".parse().expect("an arrival"),
             max_outstanding: 9,
             messages: Some(1000),
@@ -309,6 +327,20 @@ mod tests {
             assert!(error.contains(named) && error.contains("--payload"), "{error}");
         }
         std::fs::remove_file(path).expect("own file");
+    }
+
+    #[test]
+    fn stages_set_the_measured_time_and_replace_a_rate() {
+        let staged = load("--scenario rate-20k --stages 10k:30s,50k:10s");
+        assert_eq!((staged.rate_per_s, staged.measure), (None, Duration::from_secs(40)));
+        let stages = staged.stages.expect("stages");
+        assert_eq!(stages.to_string(), "10k:30s,50k:10s");
+        for flags in ["-R 5k", "-d 5s", "-n 9", "--rate-per-connection 5"] {
+            let error = parse(&format!("--stages 10k:1s {flags}")).expect_err(flags);
+            assert!(error.contains("--stages") && error.contains("cannot be used"), "{error}");
+        }
+        let error = parse("--stages 10k:-1s").expect_err("backwards");
+        assert!(error.contains("--stages") && error.contains("as in 10k:30s"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use super::{Deflate, Load, Match, PayloadFile, PayloadOrder, PrivateText};
+use super::{Deflate, Load, Match, PayloadFile, PayloadOrder, PrivateText, Stages};
 
 /// The scenarios that come with the program.
 static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
@@ -51,8 +51,8 @@ impl Catalogue {
     }
 
     /// Returns the catalogue with further scenarios, which replace those of the same name.
-    pub(crate) fn joined_with(mut self, mut own: Vec<Scenario>) -> anyhow::Result<Self> {
-        check(&own)?;
+    pub(crate) fn joined_with(mut self, own: Vec<Scenario>) -> anyhow::Result<Self> {
+        let mut own = checked(own)?;
         for Scenario { name, load, .. } in &mut own {
             load.read_files().map_err(|error| anyhow!("the scenario `{name}`: {error}"))?;
         }
@@ -72,8 +72,7 @@ impl Catalogue {
             if let Some(key) = unknown.first() {
                 return Err(unknown_key(key));
             }
-            check(&catalogue.scenarios)?;
-            Ok(catalogue)
+            Ok(Self { scenarios: checked(catalogue.scenarios)? })
         };
         parse().with_context(|| format!("the catalogue {} is not valid", path.display()))
     }
@@ -114,8 +113,12 @@ fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String 
     nearest(name, names).map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
 }
 
-/// Checks that loads have no unknown key and that names are unique.
-fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
+/// Checks that loads have no unknown key and that names are unique. The measured time of a load
+/// with stages is theirs.
+fn checked(mut scenarios: Vec<Scenario>) -> anyhow::Result<Vec<Scenario>> {
+    for scenario in &mut scenarios {
+        set_stage_time(scenario)?;
+    }
     for (index, scenario) in scenarios.iter().enumerate() {
         if let Some(key) = scenario.load.unknown.keys().next() {
             return Err(unknown_key(key));
@@ -124,6 +127,23 @@ fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
             bail!("two scenarios have the name `{}`", scenario.name);
         }
     }
+    Ok(scenarios)
+}
+
+fn set_stage_time(scenario: &mut Scenario) -> anyhow::Result<()> {
+    let load = &mut scenario.load;
+    let Some(total) = load.stages.as_ref().map(Stages::total) else { return Ok(()) };
+    let has_own_time = load.measure != Load::default().measure && load.measure != total;
+    for (key, is_given) in [
+        ("measure_ns", has_own_time),
+        ("rate_per_s", load.rate_per_s.is_some()),
+        ("messages", load.messages.is_some()),
+    ] {
+        if is_given {
+            bail!("scenario `{}` has stages, which leave no room for `{key}`", scenario.name);
+        }
+    }
+    load.measure = total;
     Ok(())
 }
 
@@ -142,6 +162,7 @@ fn unknown_key(path: &str) -> anyhow::Error {
         skip_first: 1,
         first_message: Some(PrivateText::from("")),
         expect_first: Some(PrivateText::from("")),
+        stages: "1:1s".parse().ok(),
         ..Load::default()
     };
     let known = serde_json::to_value(load).unwrap_or_default();
@@ -240,6 +261,20 @@ mod tests {
             "[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = { payload_lime = \"x\" }",
         );
         assert!(error.is_err_and(|error| error.contains("did you mean `payload_lines`")));
+    }
+
+    #[test]
+    fn stages_of_a_scenario_are_its_measured_time() {
+        let of = |load: &str| {
+            let start = "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\nload = {";
+            parse(&format!("{start} stages = \"1k:30s,5k:10s\"{load} }}"))
+        };
+        let own = of("").expect("a catalogue");
+        assert_eq!(own.find("mine").expect("own").load.measure.as_secs(), 40);
+        for (key, value) in [("measure_ns", "\"5s\""), ("rate_per_s", "5"), ("messages", "5")] {
+            let error = of(&format!(", {key} = {value}")).expect_err(key);
+            assert!(error.contains("`mine` has stages") && error.contains(key), "{error}");
+        }
     }
 
     #[test]

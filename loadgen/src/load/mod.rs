@@ -11,6 +11,7 @@ mod kinds;
 mod matching;
 mod sizes;
 pub(crate) mod span;
+pub(crate) mod stages;
 pub(crate) mod value;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use files::{PayloadFile, PayloadOrder, PrivateText};
 pub use kinds::{Deflate, Mask, Payload, TlsVersion, Transport};
 pub use matching::{Field, Match};
 pub use sizes::Sizes;
+pub use stages::Stages;
 use value::{count, percent, rate, small_count, time};
 
 /// Headings of the flags of a load.
@@ -65,6 +67,15 @@ pub struct Load {
     /// echoes arrive. 500, 50k, 50/1s, 200/100ms.
     #[arg(short = 'R', long = "rate", value_name = "RATE", value_parser = rate, help_heading = LOAD)]
     pub rate_per_s: Option<f64>,
+
+    /// Open loop whose rate changes, in stages of a rate and a time: 10k:30s,50k:10s,50k:1m,0:5s.
+    /// Each stage leads evenly from the rate of the one before to its own. The first has its own
+    /// throughout, and so has the warm-up. A time of 0 changes the rate at once. The measured time
+    /// is that of all stages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "RATE:TIME,...", help_heading = LOAD,
+          conflicts_with_all = ["rate_per_s", "messages", "measure"])]
+    pub stages: Option<Stages>,
 
     /// Spread of the planned messages: at even intervals, as of independent users, or N at the same
     /// instant.
@@ -310,6 +321,11 @@ impl Load {
         }
     }
 
+    /// Returns true if messages are sent at planned times.
+    pub fn is_open_loop(&self) -> bool {
+        self.rate_per_s.is_some() || self.stages.is_some()
+    }
+
     /// Returns true if connections are closed and replaced during the load.
     pub(crate) fn replaces_connections(&self) -> bool {
         self.messages_per_connection.is_some() || self.lifetime.is_some()
@@ -320,7 +336,7 @@ impl Load {
     /// even interval from its beginning.
     pub(crate) fn ends_with_last_echo(&self) -> bool {
         let Some(messages) = self.messages else { return false };
-        self.rate_per_s.is_none()
+        !self.is_open_loop()
             || match self.arrival {
                 Arrival::Constant => false,
                 Arrival::Burst(size) => messages % u64::from(size.get()) != 0,
@@ -330,8 +346,8 @@ impl Load {
 
     /// Returns the number of messages that the plan of an open loop has at the same instant.
     pub(crate) fn burst(&self) -> u32 {
-        match (self.rate_per_s, self.arrival) {
-            (Some(_), Arrival::Burst(size)) => size.get(),
+        match self.arrival {
+            Arrival::Burst(size) if self.is_open_loop() => size.get(),
             _ => 1,
         }
     }
@@ -413,9 +429,11 @@ impl Load {
             answer_timeout: usual.answer_timeout,
             ..self.clone()
         };
-        match load.rate_per_s {
-            Some(_) => Self { pipeline: usual.pipeline, ..load },
-            None => Self { arrival: usual.arrival, max_outstanding: usual.max_outstanding, ..load },
+        match load.is_open_loop() {
+            true => Self { pipeline: usual.pipeline, ..load },
+            false => {
+                Self { arrival: usual.arrival, max_outstanding: usual.max_outstanding, ..load }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::judge::skews;
+use super::stages::stages;
 use super::{MergeError, Part, common, distinct};
 use crate::load::Load;
 use crate::result::{
@@ -85,6 +86,7 @@ pub(super) fn combined(parts: &[Part]) -> Result<Run, MergeError> {
         shard: None,
         shards: Vec::new(),
         repeated: runs().flat_map(|run| run.repeated.clone()).collect(),
+        stages: stages(parts)?,
         series: series(parts),
     })
 }
@@ -171,7 +173,7 @@ impl Histograms {
         let kind = |sum| (load.tls_resume_percent > 0).then(|| of(sum).unwrap_or_default());
         Latencies {
             corrected: of(&self.corrected).unwrap_or_default(),
-            uncorrected: load.rate_per_s.map(|_| of(&self.uncorrected).unwrap_or_default()),
+            uncorrected: load.is_open_loop().then(|| of(&self.uncorrected).unwrap_or_default()),
             lag: of(&self.lag).unwrap_or_default(),
             connect: of(&self.connect).unwrap_or_default(),
             tcp_connect: Some(of(&self.tcp_connect).unwrap_or_default()),
@@ -189,9 +191,16 @@ fn sum(
     parts: &[Part],
     latency: fn(&Latencies) -> Option<&Latency>,
 ) -> Result<Option<Histogram<u64>>, MergeError> {
+    sum_of(parts.iter().map(|part| (part, latency(&part.run().latency_ns))))
+}
+
+/// Returns the sum of histograms, each with the part that has it.
+pub(super) fn sum_of<'a>(
+    each: impl Iterator<Item = (&'a Part, Option<&'a Latency>)>,
+) -> Result<Option<Histogram<u64>>, MergeError> {
     let mut sum: Option<Histogram<u64>> = None;
-    for part in parts {
-        let Some(latency) = latency(&part.run().latency_ns) else { continue };
+    for (part, latency) in each {
+        let Some(latency) = latency else { continue };
         let file = || part.file.clone();
         let histogram = latency.histogram();
         let histogram =
@@ -212,11 +221,19 @@ fn sum(
 }
 
 fn censored(parts: &[Part], latencies: &Histograms) -> Option<Censored> {
-    let each = || parts.iter().filter_map(|part| part.run().censored);
-    let count = each().map(|censored| censored.count).sum();
+    let each = parts.iter().filter_map(|part| part.run().censored);
+    censored_of(each, latencies.corrected.as_ref())
+}
+
+/// Returns the sum of lower bounds in the sum of `latencies`.
+pub(super) fn censored_of(
+    each: impl Iterator<Item = Censored> + Clone,
+    latencies: Option<&Histogram<u64>>,
+) -> Option<Censored> {
+    let count = each.clone().map(|censored| censored.count).sum();
     // Without its age, the youngest message bounds every percentile.
-    let youngest_ns = each().map(|censored| censored.youngest_ns.unwrap_or(0)).min()?;
-    Some(Censored::of(latencies.corrected.as_ref()?, count, youngest_ns))
+    let youngest_ns = each.map(|censored| censored.youngest_ns.unwrap_or(0)).min()?;
+    Some(Censored::of(latencies?, count, youngest_ns))
 }
 
 /// Returns the first early end.

@@ -6,6 +6,7 @@
 
 mod combine;
 mod judge;
+mod stages;
 
 use std::collections::BTreeMap;
 

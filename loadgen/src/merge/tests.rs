@@ -104,6 +104,28 @@ fn percentiles_are_those_of_all_samples_together() {
 }
 
 #[test]
+fn stages_are_those_of_all_samples_together() {
+    let mut documents = all();
+    for (number, (_, document)) in (1..).zip(&mut documents) {
+        let run = &mut document.runs[0];
+        run.stages = example::staged_run().stages;
+        run.stages[1].latency_ns.corrected = Latency::of(&histogram(&samples(number)));
+        // The third was cut short.
+        run.stages.truncate(if number == 3 { 1 } else { 2 });
+    }
+    let stages = merged(documents).runs.remove(0).stages;
+    let [first, second] = &stages[..] else { panic!("two stages: {stages:?}") };
+    assert_eq!(
+        (first.number, first.offered, first.received, first.rate_per_s),
+        (1, 4000, 4000, 4e3)
+    );
+    assert_eq!((second.offered, second.errors, second.from_per_s), (6000, 3, 1e3));
+    let everything: Vec<u64> = [1, 2, 4].into_iter().flat_map(samples).collect();
+    let stored = second.latency_ns.corrected.histogram().expect("readable").expect("stored");
+    assert_eq!(stored, histogram(&everything));
+}
+
+#[test]
 fn order_of_the_documents_does_not_matter() {
     let mut reversed = all();
     reversed.reverse();

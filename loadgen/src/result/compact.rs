@@ -29,6 +29,13 @@ impl Run {
         for part in latencies.uncorrected.iter_mut().chain([&mut latencies.lag]) {
             part.hdr = None;
         }
+        for stage in &mut self.stages {
+            let latencies = &mut stage.latency_ns;
+            if let Ok(coarse) = latencies.corrected.coarsened() {
+                latencies.corrected = coarse;
+            }
+            (latencies.uncorrected, latencies.lag.hdr) = (None, None);
+        }
         let counters = match load.transport {
             Transport::Ws | Transport::Wss => ["enters", "messages"],
             Transport::Tcp => ["enters", "bytes_in"],
@@ -57,7 +64,7 @@ impl Run {
                 .into_iter()
                 .for_each(share);
         }
-        if load.rate_per_s.is_none() {
+        if !load.is_open_loop() {
             (self.offered, self.latency_ns.uncorrected) = (None, None);
         }
         let all_came_back = |messages: &Messages| {

@@ -18,6 +18,7 @@ use super::latency::Latency;
 use super::rounded;
 use super::route::Route;
 use super::shard::{ShardLine, ShardRecord};
+use super::stage::StageRecord;
 use super::utc::Utc;
 use super::verdict::{Goals, SessionVerdict};
 use crate::host::machine::{Machine, short_hash};
@@ -167,7 +168,7 @@ fn lines<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<String>> {
 }
 
 /// Returns true for a value that a reader assumes where the field is absent.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -469,6 +470,9 @@ pub struct Run {
     /// Reasons why earlier attempts at this run were put aside, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeated: Vec<String>,
+    /// The stages of the load that were begun (`--stages`); empty where it has one rate, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageRecord>,
     /// Seconds of the measured window. The last one is as long as the window has it (a day at
     /// most). `sent` and `received` add up to the run's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -786,7 +790,7 @@ impl AddAssign for Integrity {
 /// The four latencies of a run, nanoseconds. A message counts as sent at a clock reading just
 /// before the system call that carries it, with at most 16 messages in an open loop. An echo counts
 /// as received at the start of the turn. So latencies are exact to one such call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// Time from the planned send to the echo.
     pub corrected: Latency,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::StageRecord;
 use super::document::{
     Agreed, Client, CompressedMessages, Compression, Disturbance, Document, Errors, Integrity,
     Latencies, Messages, Phases, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
@@ -204,6 +205,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         shard: None,
         shards: Vec::new(),
         repeated: vec!["the server waited 9.0 % of the window for its processor".into()],
+        stages: Vec::new(),
         series: vec![
             Second {
                 span_ns: None,
@@ -249,6 +251,45 @@ pub(crate) fn long_run() -> Run {
     let latency_ns =
         Latencies { corrected: Latency::of(&histogram), ..run("echo", 200_000).latency_ns };
     Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
+}
+
+/// A run with two stages of a second, of which the second has one message in ten that takes 50 ms.
+pub(crate) fn staged_run() -> Run {
+    let mut run = run("echo", 3_000);
+    let stage = |number: u32, from_per_s: f64, to_per_s: f64| {
+        let offered = f64::midpoint(from_per_s, to_per_s) as u64;
+        let mut histogram =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
+        for sample in 0..offered {
+            let latency = if number == 2 && sample % 10 == 0 { 50_000_000 } else { 100_000 };
+            histogram.record(latency).expect("sample is in range");
+        }
+        StageRecord {
+            number,
+            start_ns: u64::from(number - 1) * 1_000_000_000,
+            span_ns: 1_000_000_000,
+            from_per_s,
+            to_per_s,
+            valid: true,
+            invalid_reasons: Vec::new(),
+            invalid_kinds: Vec::new(),
+            offered,
+            not_sent: 0,
+            received: offered,
+            rate_per_s: offered as f64,
+            errors: u64::from(number - 1),
+            latency_ns: Latencies {
+                corrected: Latency::of(&histogram),
+                uncorrected: Some(Latency::of(&histogram)),
+                lag: Latency::of(&histogram),
+                ..Latencies::default()
+            },
+            censored: None,
+        }
+    };
+    run.offered = Some(3_000);
+    run.stages = vec![stage(1, 1_000.0, 1_000.0), stage(2, 1_000.0, 3_000.0)];
+    run
 }
 
 /// Compression of a run with this number of messages.

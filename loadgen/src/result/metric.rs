@@ -154,8 +154,8 @@ impl Metric {
     /// They are throughput, server CPU and memory in a closed loop, and latencies at a fixed rate.
     pub(crate) fn is_judged(self, load: &Load) -> bool {
         match self {
-            Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
-            Self::P50 | Self::P99 => load.rate_per_s.is_some(),
+            Self::Throughput | Self::ServerCpu | Self::Memory => !load.is_open_loop(),
+            Self::P50 | Self::P99 => load.is_open_loop(),
             _ => false,
         }
     }

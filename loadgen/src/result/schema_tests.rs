@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Arm, ClockOffset, Compression, Count, InvalidKind, MessageCost, SCHEMA, Scenario, SessionKind,
-    Setting,
-    ShardLine, ShardRecord, Utc, example, parse,
+    Setting, ShardLine, ShardRecord, Utc, example, parse,
 };
 use crate::load::{Deflate, Load, Payload};
 
@@ -40,6 +39,25 @@ fn complaints(validator: &Validator, value: &Value) -> Vec<String> {
 #[test]
 fn what_is_written_is_valid() {
     assert_eq!(complaints(&validator(), &example_value()), Vec::<String>::new());
+}
+
+#[test]
+fn stages_are_described() {
+    let mut document = example::document();
+    let stages = Some("1k:1s,3k:1s".parse().expect("stages"));
+    let load = Load { stages, measure: std::time::Duration::from_secs(2), ..Load::default() };
+    document.scenarios[0].parameters = load;
+    document.runs[0].stages = example::staged_run().stages;
+    document.runs[0].stages[1].invalid_kinds = vec![InvalidKind::RateNotKept];
+    document.runs[0].stages[1].invalid_reasons = vec!["the rate was not kept".to_owned()];
+    let value = serde_json::to_value(&document).expect("JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+    let text = document.to_json().expect("JSON");
+    let read = parse(&text, Path::new("a.json")).expect("a document");
+    assert_eq!(read.runs[0].stages.len(), 2);
+    assert_eq!(read.scenarios[0].parameters, document.scenarios[0].parameters);
+    let plain = serde_json::to_value(Load::default()).expect("JSON");
+    assert!(plain.get("stages").is_none(), "a load without stages is stored as before");
 }
 
 #[test]

@@ -5,13 +5,17 @@ use std::time::Duration;
 use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
 use super::process_shard::ProcessShard;
+use super::stage_tally::StageTally;
 use super::started::Said;
 use super::tally::{CompressionTally, Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::host::perf::Counted;
+use crate::load::Stages;
+use crate::load::stages::Ramp;
 use crate::result::{
-    Agreed, Censored, Client, ClockOffset, Compression, Cycles, Disturbance, EndedEarly, Latencies,
-    Latency, MessageCost, Outages, Run, Second, Server, ShardRecord, Standstill, Utc, per_second,
+    Agreed, Censored, Client, ClockOffset, Compression, Cycles, Disturbance, EndedEarly,
+    InvalidKind, Latencies, Latency, MessageCost, Outages, Run, Second, Server, ShardRecord,
+    StageRecord, Standstill, Utc, per_second,
 };
 use crate::target::spawn::Announced;
 
@@ -37,7 +41,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     let tally = &measured.tally;
     let received = tally.received.measured;
     let per_second = |count| per_second(count, measured.window);
-    let Verdict { reasons, notes } = judge(plan, measured);
+    let Verdict { reasons, notes, stages } = judge(plan, measured);
     let (invalid_kinds, invalid_reasons): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
     Run {
         scenario: plan.scenario.clone(),
@@ -51,7 +55,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         invalid_kinds,
         notes,
         interrupted: measured.interrupted,
-        offered: plan.load.rate_per_s.map(|_| tally.offered),
+        offered: plan.load.is_open_loop().then_some(tally.offered),
         sent: tally.sent.measured,
         received,
         messages: Some(tally.messages()),
@@ -100,7 +104,55 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         shard: plan.placement.shard.map(|shard| shard_record(shard, measured, clock)),
         shards: Vec::new(),
         repeated: Vec::new(),
+        stages: stage_records(plan, measured, stages),
         series: series(tally.seconds(), measured.window),
+    }
+}
+
+/// Returns the figures of the stages that were begun.
+fn stage_records(
+    plan: &Plan,
+    measured: &Measured,
+    reasons: Vec<Vec<(InvalidKind, String)>>,
+) -> Vec<StageRecord> {
+    let ramps = plan.load.stages.as_ref().map(Stages::ramps).unwrap_or_default();
+    let tallies = measured.tally.staged.as_ref();
+    let tallies = tallies.map(|staged| &staged.stages.each[..]).unwrap_or_default();
+    let begun = ramps.into_iter().zip(tallies).zip(reasons);
+    let begun = begun.filter(|((ramp, _), _)| ramp.start < measured.window);
+    begun.map(|((ramp, tally), own)| stage_record(ramp, tally, own, measured.window)).collect()
+}
+
+fn stage_record(
+    ramp: Ramp,
+    tally: &StageTally,
+    reasons: Vec<(InvalidKind, String)>,
+    window: Duration,
+) -> StageRecord {
+    let span = ramp.span.min(window.saturating_sub(ramp.start));
+    let (invalid_kinds, invalid_reasons): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
+    let Outstanding { in_latency, youngest_ns, .. } = tally.outstanding;
+    StageRecord {
+        number: ramp.number,
+        start_ns: nanos(ramp.start),
+        span_ns: nanos(span),
+        from_per_s: ramp.from,
+        to_per_s: ramp.to,
+        valid: invalid_reasons.is_empty(),
+        invalid_reasons,
+        invalid_kinds,
+        offered: tally.planned,
+        not_sent: tally.not_sent,
+        received: tally.received,
+        rate_per_s: per_second(tally.received as f64, span),
+        errors: tally.errors,
+        latency_ns: Latencies {
+            corrected: Latency::of(&tally.latency),
+            uncorrected: Some(Latency::of(&tally.parts.uncorrected)),
+            lag: Latency::of(&tally.parts.lag),
+            ..Latencies::default()
+        },
+        censored: youngest_ns.map(|youngest| Censored::of(&tally.latency, in_latency, youngest)),
     }
 }
 

@@ -208,7 +208,7 @@ impl<'a> Coordinator<'a> {
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
-        let lead = if load.rate_per_s.is_some() { LEAD } else { Duration::ZERO };
+        let lead = if load.is_open_loop() { LEAD } else { Duration::ZERO };
         let (epoch, load_start) = self.epoch(lead)?;
         phases.settle = self.phase_ns();
         let start = epoch + load.warmup;

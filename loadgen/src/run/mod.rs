@@ -7,8 +7,9 @@
 //!
 //! In a closed loop every connection keeps [`pipeline`](crate::load::Load::pipeline) messages
 //! outstanding. All places that become free in one turn of the engine are filled in one send for
-//! each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave
-//! when the `schedule` says, however many are outstanding, and latency runs from the planned time.
+//! each connection. In an open loop ([`is_open_loop`](crate::load::Load::is_open_loop)) messages
+//! leave when the `schedule` says, however many are outstanding, and latency runs from the planned
+//! time.
 //!
 //! A message counts as sent at the clock reading just before the turn's sends leave. An echo counts
 //! as received at the clock reading at the beginning of the turn. So latencies are exact to one
@@ -33,9 +34,11 @@ mod preflight;
 mod process_shard;
 mod progress;
 mod random;
+mod rate_curve;
 mod rehearsal;
 mod schedule;
 mod shared;
+mod stage_tally;
 mod started;
 mod tally;
 mod target;

@@ -34,12 +34,18 @@ impl Pace {
 
     /// Returns true if the echoes keep up with a plan that has `burst` messages at once.
     pub(crate) fn is_kept(self, burst: u32) -> bool {
+        self.is_kept_while_growing(burst, 0.0)
+    }
+
+    /// Returns true if the echoes keep up with a plan whose rate rises, so that the outstanding
+    /// messages of a server that keeps up grow by this number.
+    pub(crate) fn is_kept_while_growing(self, burst: u32, growth: f64) -> bool {
         let missing = self.planned.saturating_sub(self.received) as f64;
         // The number of outstanding messages fluctuates by its square root. An excess over a
         // quarter of the plan is a backlog, not a fluctuation.
         let under_way = (self.under_way as f64).min(self.planned as f64 / 4.0);
         let chance = f64::from(burst) + DEVIATIONS * under_way.sqrt();
-        missing <= (1.0 - SHARE) * self.planned as f64 + chance
+        missing <= (1.0 - SHARE) * self.planned as f64 + chance + growth
     }
 }
 

@@ -166,12 +166,35 @@ impl Plan {
         ] {
             require(span != Some(Duration::ZERO), format!("{flag} must be longer than zero"))?;
         }
+        self.check_stages()?;
         self.check_transport()?;
         self.check_compression()?;
         self.check_messages()?;
         self.check_shard()?;
         self.check_proxy()?;
         self.check_sums()
+    }
+
+    /// Checks that stages have possible rates, and that nothing else says how long the load takes.
+    fn check_stages(&self) -> Result<(), PlanError> {
+        let Load { stages, measure, messages, rate_per_s, .. } = &self.load;
+        let Some(stages) = stages else { return Ok(()) };
+        let highest = stages.highest_rate();
+        let reason = format!(
+            "the rate of a stage in --stages must be at most {MAX_RATE} a second, not {highest}"
+        );
+        require(highest <= MAX_RATE, reason)?;
+        for (flag, is_given) in [
+            ("-d", *measure != stages.total()),
+            ("-n", messages.is_some()),
+            ("-R", rate_per_s.is_some()),
+        ] {
+            let reason = format!(
+                "{flag} does not go with stages, which have rates and times of their own: --stages {stages}"
+            );
+            require(!is_given, reason)?;
+        }
+        Ok(())
     }
 
     /// Checks that the shard has a part of everything, and that its start is still to come.
@@ -326,7 +349,7 @@ impl Plan {
             connections >= *threads,
             format!("-t {threads} needs at least as many connections, but {has}"),
         )?;
-        let depth = if load.rate_per_s.is_some() { 1 } else { load.pipeline };
+        let depth = if load.is_open_loop() { 1 } else { load.pipeline };
         let own = OwnMessages::of(load)?;
         let largest = own.map_or(load.message_bytes.largest(), |own| own.longest()) as u64;
         let each = u64::from(depth).saturating_mul(largest);

@@ -158,7 +158,7 @@ pub(super) fn place(plan: &Plan) -> Vec<usize> {
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
     plan.placement.wait.unwrap_or_else(|| {
         let is_free = || cores_are_free(cpus, plan.server_cpus(), affinity::siblings);
-        if plan.load.rate_per_s.is_some() && is_free() { Wait::Spin } else { Wait::Sleep }
+        if plan.load.is_open_loop() && is_free() { Wait::Spin } else { Wait::Sleep }
     })
 }
 

@@ -166,8 +166,7 @@ mod tests {
 
         fn add_messages(&mut self, shared: &Shared, part: Shard) {
             let (load, source) = (&shared.load, shared.rules().source);
-            let rate = load.rate_per_s.expect("an open loop");
-            let mut schedule = Schedule::new(load.arrival, rate, Nanos(0), part, load.seed);
+            let mut schedule = Schedule::of(load, Nanos(0), part).expect("an open loop");
             let mut sequences = vec![0; part.count() as usize];
             while schedule.due() < Nanos(20_000_000) {
                 let (link, number) = (schedule.link(), part.number(schedule.link()));

@@ -7,6 +7,9 @@
 //!
 //! Poisson arrivals are a process of each connection, with a random sequence of its own. Their sum
 //! is a Poisson process. So no planned time depends on the number of workers.
+//!
+//! With stages, message `k` is due when the integral of the rate reaches `k` ([`RateCurve`]), and
+//! Poisson arrivals are drawn on the scale of that integral.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -14,16 +17,22 @@ use std::collections::BinaryHeap;
 use engine::Nanos;
 
 use super::random::Random;
-use crate::load::Arrival;
+use super::rate_curve::RateCurve;
+use crate::load::{Arrival, Load};
 
 /// The part of a schedule that one worker sends.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     arrival: Arrival,
     epoch: Nanos,
-    /// Nanoseconds from one message of the run to the next, on average.
+    /// Nanoseconds from one message of the run to the next, on average; with stages 1, so that
+    /// Poisson arrivals count messages.
     gap: f64,
     shard: Shard,
+    /// True if times are not multiples of the gap.
+    is_irregular: bool,
+    /// The rate as it changes; `None` where it stays the same.
+    stages: Option<Box<Stages>>,
     /// The next message of each connection, the earliest first; empty where arrivals are not
     /// random.
     arrivals: BinaryHeap<Reverse<NextArrival>>,
@@ -35,9 +44,22 @@ pub(crate) struct Schedule {
     offset: f64,
 }
 
+/// State of a plan with stages.
+#[derive(Clone, Debug)]
+struct Stages {
+    curve: RateCurve,
+    /// Segment of the next message.
+    segment: usize,
+    /// Earlier messages of the worker in each segment.
+    planned: Vec<u64>,
+    /// The next message by its number, or by its place on the scale of the integral.
+    count: f64,
+}
+
 /// The next message of a connection with random arrivals.
 #[derive(Clone, Debug)]
 struct NextArrival {
+    /// Nanoseconds after the epoch; with stages a place on the scale of the integral.
     offset: f64,
     link: u32,
     random: Random,
@@ -95,29 +117,35 @@ impl Shard {
 }
 
 impl Schedule {
-    /// Returns a schedule of `rate_per_s` messages over all connections, from `epoch` on.
-    pub(crate) fn new(
-        arrival: Arrival,
-        rate_per_s: f64,
-        epoch: Nanos,
-        shard: Shard,
-        seed: u64,
-    ) -> Self {
+    /// Returns the schedule of an open loop from `epoch` on; `None` for a closed loop.
+    pub(crate) fn of(load: &Load, epoch: Nanos, shard: Shard) -> Option<Self> {
+        let arrival = load.arrival;
+        let stages = RateCurve::of(load).map(|curve| {
+            let planned = vec![0; curve.segments()];
+            Box::new(Stages { curve, segment: 0, planned, count: 0.0 })
+        });
+        let gap = match (&stages, load.rate_per_s) {
+            (Some(_), _) => 1.0,
+            (None, rate_per_s) => 1e9 / rate_per_s?,
+        };
         let mut schedule = Self {
             arrival,
             epoch,
-            gap: 1e9 / rate_per_s,
+            gap,
             shard,
+            is_irregular: stages.is_some() || arrival == Arrival::Poisson,
+            stages,
             arrivals: BinaryHeap::new(),
             link: 0,
             round: 0,
             offset: 0.0,
         };
         match arrival {
-            Arrival::Poisson => schedule.begin_random(seed),
+            Arrival::Poisson => schedule.begin_random(load.seed),
             Arrival::Constant | Arrival::Burst(_) => schedule.compute(),
         }
-        schedule
+        schedule.follow_curve();
+        Some(schedule)
     }
 
     /// Returns the time at which the next message is due.
@@ -135,9 +163,29 @@ impl Schedule {
     /// Proceeds to the message after it.
     #[inline]
     pub(crate) fn advance(&mut self) {
-        if self.arrival == Arrival::Poisson {
-            return self.draw();
+        if self.is_irregular {
+            return self.advance_irregular();
         }
+        self.step();
+    }
+
+    fn advance_irregular(&mut self) {
+        if let Some(stages) = &mut self.stages
+            && let Some(planned) = stages.planned.get_mut(stages.segment)
+        {
+            *planned += 1;
+        }
+        if self.arrival == Arrival::Poisson {
+            self.draw();
+        } else {
+            self.step();
+        }
+        self.follow_curve();
+    }
+
+    /// Proceeds at even intervals.
+    #[inline]
+    fn step(&mut self) {
         self.link += 1;
         if self.link == self.shard.count() {
             self.link = 0;
@@ -146,8 +194,26 @@ impl Schedule {
         self.compute();
     }
 
+    /// Turns the place of the next message on the scale of the integral into a time, where there
+    /// are stages.
+    fn follow_curve(&mut self) {
+        let Some(stages) = &mut self.stages else { return };
+        stages.count = self.offset;
+        stages.segment = stages.curve.segment_of(stages.count, stages.segment);
+        self.offset = stages.curve.time_of(stages.count, stages.segment);
+    }
+
+    /// Returns the messages before the next one in each segment of the load's [`RateCurve`]; empty
+    /// without stages.
+    pub(crate) fn planned(&self) -> &[u64] {
+        self.stages.as_ref().map(|stages| &stages.planned[..]).unwrap_or_default()
+    }
+
     /// Counts the messages that are still due before `end`, or the expected number of them.
     pub(crate) fn until(&self, end: Nanos) -> u64 {
+        if let Some(stages) = &self.stages {
+            return self.until_on_curve(stages, end);
+        }
         let span = end.0.saturating_sub(self.epoch.0) as f64;
         if self.arrival == Arrival::Poisson {
             return ((span - self.offset) / self.worker_gap()).max(0.0).round() as u64;
@@ -165,6 +231,25 @@ impl Schedule {
             rest.advance();
         }
         count
+    }
+
+    fn until_on_curve(&self, stages: &Stages, end: Nanos) -> u64 {
+        if self.arrival == Arrival::Poisson {
+            let end = stages.curve.count_at(end.since(self.epoch));
+            return ((end - stages.count) / self.worker_gap()).max(0.0).round() as u64;
+        }
+        let first = stages.curve.first_at(end, self.epoch);
+        // A whole burst is due with its first message.
+        let first = first.next_multiple_of(match self.arrival {
+            Arrival::Burst(size) => size.get().into(),
+            Arrival::Constant | Arrival::Poisson => 1,
+        });
+        let Shard { worker, threads, connections } = self.shard;
+        let of_round = |count: u64| count.saturating_sub(worker.into()).div_ceil(threads.into());
+        let (rounds, rest) = (first / u64::from(connections), first % u64::from(connections));
+        let all = rounds * u64::from(self.shard.count()) + of_round(rest);
+        let before = self.round * u64::from(self.shard.count()) + u64::from(self.link);
+        all.saturating_sub(before)
     }
 
     #[inline]
@@ -229,8 +314,14 @@ mod tests {
 
     fn schedules(arrival: Arrival, rate: f64, connections: u32, threads: u32) -> Vec<Schedule> {
         let shard = |worker| Shard { worker, threads, connections };
-        let schedule = |w| Schedule::new(arrival, rate, EPOCH, shard(w), 1);
-        (0..threads).map(schedule).collect()
+        let load = Load { arrival, rate_per_s: Some(rate), ..Load::default() };
+        (0..threads).filter_map(|w| Schedule::of(&load, EPOCH, shard(w))).collect()
+    }
+
+    /// A load with stages, of which one is a step and one has no messages.
+    fn staged(arrival: Arrival) -> Load {
+        let stages = "1k:100ms,50k:1s,50k:200ms,0:100ms,0:50ms,7777.7:0s,7777.7:333ms".parse().ok();
+        Load { arrival, stages, warmup: std::time::Duration::from_millis(70), ..Load::default() }
     }
 
     /// All messages before `end`: when they are due, and on which connection, in order.
@@ -344,9 +435,10 @@ mod tests {
                 for (count, threads) in [(1, 3), (2, 1), (3, 2), (4, 1), (4, 7), (7, 1), (7, 4)] {
                     let shards = (1..=count).flat_map(|number| {
                         let shard = ProcessShard::new(number, count).expect("a shard");
-                        (0..threads).map(move |worker| {
+                        let load = Load { arrival, rate_per_s: Some(rate), ..Load::default() };
+                        (0..threads).filter_map(move |worker| {
                             let part = shard.worker(worker, threads, connections);
-                            Schedule::new(arrival, rate, EPOCH, part, 1)
+                            Schedule::of(&load, EPOCH, part)
                         })
                     });
                     let union = messages(shards.collect(), end);
@@ -354,6 +446,82 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// With stages too, whatever the arrivals.
+    #[test]
+    fn shards_together_plan_the_same_stages() {
+        let burst = Arrival::Burst(NonZeroU32::new(16).expect("not zero"));
+        for arrival in [Arrival::Constant, Arrival::Poisson, burst] {
+            let load = staged(arrival);
+            let of = |count: u32, threads: u32, connections: u32| {
+                let shards = (1..=count).flat_map(|number| {
+                    let shard = ProcessShard::new(number, count).expect("a shard");
+                    (0..threads).map(move |worker| shard.worker(worker, threads, connections))
+                });
+                messages(
+                    shards.filter_map(|part| Schedule::of(&load, EPOCH, part)).collect(),
+                    Nanos(u64::MAX - 1),
+                )
+            };
+            for connections in [28, 61] {
+                let whole = of(1, 1, connections);
+                assert!((40_000..42_000).contains(&whole.len()), "{arrival}: {}", whole.len());
+                for (count, threads) in [(1, 3), (2, 1), (3, 2), (4, 7), (7, 4)] {
+                    let union = of(count, threads, connections);
+                    assert!(union == whole, "{arrival}: {count} shards of {threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn planned_messages_are_counted_in_their_segments() {
+        let curve = RateCurve::of(&staged(Arrival::Constant)).expect("stages");
+        let (mut planned, mut rest) = (vec![0; curve.segments()], vec![0; curve.segments()]);
+        for worker in 0..3 {
+            let shard = Shard { worker, threads: 3, connections: 10 };
+            let load = staged(Arrival::Constant);
+            let mut schedule = Schedule::of(&load, EPOCH, shard).expect("an open loop");
+            let before = schedule.clone();
+            while schedule.due() != Nanos::NEVER {
+                schedule.advance();
+            }
+            for (segment, count) in schedule.planned().iter().enumerate() {
+                let (start, end) = curve.bounds(segment);
+                planned[segment] += count;
+                rest[segment] += before.until(EPOCH + end) - before.until(EPOCH + start);
+            }
+        }
+        // The integrals: 70 and 100 ms of 1k, a ramp whose halves are 1/4 and 3/4, and so on.
+        let halves = [70, 50, 50, 6_625, 18_875, 5_000, 5_000, 1_875, 625, 0, 0];
+        assert_eq!((&planned[..11], &planned), (&halves[..], &rest));
+        assert_eq!(planned[11..].iter().sum::<u64>(), 2_590, "of 2,589.97");
+    }
+
+    #[test]
+    fn bursts_and_random_arrivals_follow_the_stages() {
+        let shard = Shard { worker: 0, threads: 1, connections: 7 };
+        let all = |arrival| {
+            let schedule = Schedule::of(&staged(arrival), EPOCH, shard).expect("an open loop");
+            messages(vec![schedule], Nanos(u64::MAX - 1))
+        };
+        let constant = all(Arrival::Constant);
+        let burst = all(Arrival::Burst(NonZeroU32::new(16).expect("not zero")));
+        for (k, (due, _)) in burst.iter().enumerate().take(constant.len()) {
+            assert_eq!(*due, constant[k - k % 16].0);
+        }
+        // 25,500 in the ramp with a standard deviation of 160, and more than twice as many in its
+        // second half.
+        let random = all(Arrival::Poisson);
+        let within = |from: u64, to: u64| {
+            let span = from * 1_000_000..to * 1_000_000;
+            random.iter().filter(|(due, _)| span.contains(due)).count()
+        };
+        let halves = [within(170, 670), within(670, 1170)];
+        assert!((6_300..6_950).contains(&halves[0]), "{halves:?}");
+        assert!((18_300..19_450).contains(&halves[1]), "{halves:?}");
+        assert_eq!(within(1_470, 1_520), 0, "no messages where the rate is 0");
     }
 
     #[test]

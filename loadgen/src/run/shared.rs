@@ -360,7 +360,8 @@ mod tests {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.placement.threads = 16);
         let address = "127.0.0.1:9001".parse().expect("an address");
-        let shared = Shared::new(&plan, vec![vec![address]]).expect("a plan that can be carried out");
+        let shared =
+            Shared::new(&plan, vec![vec![address]]).expect("a plan that can be carried out");
         let places: Vec<usize> =
             shared.gauges.iter().map(|gauges| std::ptr::from_ref(gauges).addr()).collect();
         assert!(places.iter().all(|place| place.is_multiple_of(128)), "{places:x?}");

@@ -10,6 +10,7 @@ use protocol::handshake::deflate::Parameters;
 use super::client::OpeningTimes;
 use super::ledger::Times;
 use super::pace::Pace;
+use super::stage_tally::StageTallies;
 use crate::load::Load;
 use crate::result::{CompressedMessages, Errors, Integrity, Messages, Pings, Second, percentile};
 
@@ -26,6 +27,11 @@ const MAX_SERIES: u32 = 24 * 3600;
 /// 60 s. It grows with longer latencies.
 pub(crate) fn histogram() -> Histogram<u64> {
     growing(Histogram::new_with_bounds(1, USUAL_NS, 3))
+}
+
+/// Returns the same with two digits, 30 KB.
+pub(crate) fn coarse_histogram() -> Histogram<u64> {
+    growing(Histogram::new_with_bounds(1, USUAL_NS, 2))
 }
 
 /// The histogram of one second: two digits and smaller counts, 15 KB.
@@ -49,8 +55,11 @@ pub(crate) struct Tally {
     /// Time from the send to the echo, of messages received in the window. In an open loop from the
     /// planned time, of messages planned in the window.
     pub(crate) latency: Histogram<u64>,
-    /// The parts of the latency in an open loop.
+    /// The parts of the latency in an open loop. A worker with stages has them in `staged` until
+    /// it ends.
     pub(crate) parts: Option<Parts>,
+    /// Counts of each stage; `None` for a load without stages.
+    pub(crate) staged: Option<Box<Staged>>,
     /// Time from the start of connecting to the open connection; its parts follow. It covers the
     /// connections that were opened before the load. If connections are replaced during the load,
     /// it covers those opened in the window.
@@ -150,6 +159,30 @@ pub(crate) struct Parts {
     pub(crate) lag: Histogram<u64>,
 }
 
+impl Parts {
+    fn new() -> Self {
+        Self { uncorrected: histogram(), lag: histogram() }
+    }
+
+    #[inline]
+    pub(super) fn record(&mut self, due: Nanos, sent: Nanos, now: Nanos) {
+        self.uncorrected.record(duration_ns(sent, now)).expect(GROWS);
+        self.lag.record(duration_ns(due, sent)).expect(GROWS);
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.uncorrected.add(&other.uncorrected).expect(GROWS);
+        self.lag.add(&other.lag).expect(GROWS);
+    }
+}
+
+/// Counts of a load with stages.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) stages: Box<StageTallies>,
+    parts: Parts,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct RepeatedSample {
     latency_ns: u64,
@@ -169,15 +202,22 @@ impl Tally {
     pub(crate) fn for_load(load: &Load) -> Self {
         let seconds = load.measure.as_nanos().div_ceil(1_000_000_000);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_SERIES);
-        let first_messages = load.has_first_messages().then(histogram);
-        let tls_kinds = (load.tls_resume_percent > 0).then(|| Box::new([histogram(), histogram()]));
-        Self { first_messages, tls_kinds, ..Self::new(seconds, load.rate_per_s.is_some()) }
+        let mut tally = Self::new(seconds, load.is_open_loop());
+        tally.first_messages = load.has_first_messages().then(histogram);
+        tally.tls_kinds =
+            (load.tls_resume_percent > 0).then(|| Box::new([histogram(), histogram()]));
+        if let Some(stages) = StageTallies::for_load(load) {
+            let parts = tally.parts.take().unwrap_or_else(Parts::new);
+            tally.staged = Some(Box::new(Staged { stages, parts }));
+        }
+        tally
     }
 
     pub(super) fn new(seconds: u32, is_open_loop: bool) -> Self {
         Self {
             latency: histogram(),
-            parts: is_open_loop.then(|| Parts { uncorrected: histogram(), lag: histogram() }),
+            parts: is_open_loop.then(Parts::new),
+            staged: None,
             connect: histogram(),
             tcp_connect: histogram(),
             tls_handshake: histogram(),
@@ -304,11 +344,26 @@ impl Tally {
         let corrected = duration_ns(times.due, now);
         self.latency.record(corrected).expect(GROWS);
         self.in_second(second, corrected, 1);
-        if let Some(parts) = &mut self.parts {
-            // The time of compressing is added for a whole turn, and an echo may be back before.
-            let sent = times.sent.min(now);
-            parts.uncorrected.record(duration_ns(sent, now)).expect(GROWS);
-            parts.lag.record(duration_ns(times.due, sent)).expect(GROWS);
+        // The time of compressing is added for a whole turn, and an echo may be back before.
+        let sent = times.sent.min(now);
+        match &mut self.parts {
+            Some(parts) => parts.record(times.due, sent, now),
+            None => self.received_in_stage(times, sent, now),
+        }
+    }
+
+    #[cold]
+    fn received_in_stage(&mut self, times: Times, sent: Nanos, now: Nanos) {
+        if let Some(staged) = &mut self.staged {
+            staged.parts.record(times.due, sent, now);
+            staged.stages.received(times, sent, now);
+        }
+    }
+
+    /// Puts the parts of the latency in their place, at the end of a worker with stages.
+    pub(crate) fn finish_stages(&mut self) {
+        if let Some(staged) = &mut self.staged {
+            self.parts = Some(std::mem::replace(&mut staged.parts, Parts::new()));
         }
     }
 
@@ -405,9 +460,11 @@ impl Tally {
             sum.add(part).expect(GROWS);
         }
         self.answer_bytes += other.answer_bytes;
-        if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
-            sum.uncorrected.add(&part.uncorrected).expect(GROWS);
-            sum.lag.add(&part.lag).expect(GROWS);
+        if let Some(part) = &other.parts {
+            self.parts.get_or_insert_with(Parts::new).add(part);
+        }
+        if let (Some(sum), Some(part)) = (&mut self.staged, &other.staged) {
+            sum.stages.add(&part.stages);
         }
         if let (Some(sum), Some(part)) = (&mut self.tls_kinds, &other.tls_kinds) {
             sum.iter_mut().zip(&part[..]).for_each(|(sum, part)| sum.add(part).expect(GROWS));
@@ -509,7 +566,7 @@ impl CompressionTally {
 }
 
 impl Outstanding {
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.youngest_ns = self.youngest_ns.into_iter().chain(other.youngest_ns).min();
         self.count += other.count;
         self.in_latency += other.in_latency;

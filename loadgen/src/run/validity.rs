@@ -18,11 +18,13 @@ use hdrhistogram::Histogram;
 
 use super::coordinator::Measured;
 use super::error::share;
+use super::pace::Pace;
 use super::plan::{Plan, Wait};
-use super::tally::{CompressionTally, Spans, Tally};
+use super::stage_tally::StageTallies;
+use super::tally::{CompressionTally, Parts, Spans, Tally};
 use crate::format::count;
 use crate::host::procfs::CpuSpent;
-use crate::load::Arrival;
+use crate::load::{Arrival, Stages};
 use crate::result::{Integrity, InvalidKind};
 
 /// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing
@@ -61,6 +63,8 @@ pub(super) struct Verdict {
     /// Reasons why they must not be compared with others; empty if they may.
     pub(super) reasons: Vec<(InvalidKind, String)>,
     pub(super) notes: Vec<String>,
+    /// The reasons of each stage; empty for a load without stages.
+    pub(super) stages: Vec<Vec<(InvalidKind, String)>>,
 }
 
 impl Verdict {
@@ -89,7 +93,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     echoes(plan, tally, &mut verdict);
     compression(plan, tally, &mut verdict);
     faults(tally, &mut verdict);
-    if plan.load.rate_per_s.is_some() {
+    if plan.load.is_open_loop() {
         open_loop(plan, measured, &mut verdict);
     } else {
         closed_loop(plan, measured, &mut verdict);
@@ -207,29 +211,83 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
             count(plan.load.max_outstanding.into(), "message")
         ),
     );
-    if let Some(parts) = &tally.parts {
-        lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
+    if let Some(staged) = &tally.staged {
+        return stages(plan, measured, &staged.stages, verdict);
     }
-    let planned = tally.messages().planned;
-    verdict.doubt_if(
-        tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_held_up(measured),
-        InvalidKind::LateSends,
-        format!(
-            "the generator was late: {} of {} not sent in time ({})",
-            tally.not_sent,
-            count(planned, "planned message"),
-            remedy(plan, measured)
-        ),
-    );
-    if let Some(pace) = tally.paces.iter().rev().find(|pace| !pace.is_kept(plan.load.burst())) {
-        verdict.doubt(
-            InvalidKind::RateNotKept,
+    let burst = plan.load.burst();
+    let kept = OpenLoop {
+        parts: tally.parts.as_ref(),
+        latency: &tally.latency,
+        rate_per_s: plan.load.rate_per_s.unwrap_or_default(),
+        planned: tally.messages().planned,
+        not_sent: tally.not_sent,
+        not_kept: tally.paces.into_iter().rev().find(|pace| !pace.is_kept(burst)),
+    };
+    kept.judge(plan, measured, verdict);
+}
+
+/// Judges each stage by itself. A reason or note of a stage is one of the run, with its number.
+fn stages(plan: &Plan, measured: &Measured, tallies: &StageTallies, verdict: &mut Verdict) {
+    let ramps = plan.load.stages.as_ref().map(Stages::ramps).unwrap_or_default();
+    let share = f64::from(plan.own_connections()) / f64::from(plan.load.connections);
+    for ((index, tally), ramp) in tallies.each.iter().enumerate().zip(ramps) {
+        let is_kept = tallies.is_kept(index, plan.load.burst(), share);
+        let stage = OpenLoop {
+            parts: Some(&tally.parts),
+            latency: &tally.latency,
+            rate_per_s: ramp.from.max(ramp.to),
+            planned: tally.planned,
+            not_sent: tally.not_sent,
+            not_kept: (!is_kept).then_some(tally.pace),
+        };
+        let mut own = Verdict::default();
+        stage.judge(plan, measured, &mut own);
+        let named = |text: &String| format!("stage {}: {text}", ramp.number);
+        verdict.notes.extend(own.notes.iter().map(named));
+        verdict.reasons.extend(own.reasons.iter().map(|(kind, text)| (*kind, named(text))));
+        verdict.stages.push(own.reasons);
+    }
+}
+
+/// Figures that tell whether a plan was kept: of a run, or of one of its stages.
+struct OpenLoop<'a> {
+    parts: Option<&'a Parts>,
+    latency: &'a Histogram<u64>,
+    /// The highest planned rate.
+    rate_per_s: f64,
+    planned: u64,
+    not_sent: u64,
+    /// The pace with which the echoes fell behind, if they did.
+    not_kept: Option<Pace>,
+}
+
+impl OpenLoop<'_> {
+    fn judge(&self, plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
+        if let Some(parts) = self.parts {
+            let longest = longest_lag(plan, self.rate_per_s);
+            let (lagged, latency) = (high(&parts.lag), high(self.latency));
+            lag(plan, measured, (lagged, longest), latency, verdict);
+        }
+        verdict.doubt_if(
+            self.not_sent as f64 > UNSENT_SHARE * self.planned as f64 && !is_held_up(measured),
+            InvalidKind::LateSends,
             format!(
-                "the rate was not kept: {} of {} came back, and the backlog grew",
-                pace.received,
-                count(pace.planned, "planned message")
+                "the generator was late: {} of {} not sent in time ({})",
+                self.not_sent,
+                count(self.planned, "planned message"),
+                remedy(plan, measured)
             ),
         );
+        if let Some(pace) = self.not_kept {
+            verdict.doubt(
+                InvalidKind::RateNotKept,
+                format!(
+                    "the rate was not kept: {} of {} came back, and the backlog grew",
+                    pace.received,
+                    count(pace.planned, "planned message")
+                ),
+            );
+        }
     }
 }
 
@@ -261,16 +319,22 @@ fn is_held_up(measured: &Measured) -> bool {
 }
 
 /// Returns the longest lag of a plan. Sending a burst may take a part of its interval.
-fn longest_lag(plan: &Plan) -> Duration {
-    let interval_s = match (plan.load.arrival, plan.load.rate_per_s) {
-        (Arrival::Burst(size), Some(rate)) => f64::from(size.get()) / rate,
+fn longest_lag(plan: &Plan, rate_per_s: f64) -> Duration {
+    let interval_s = match plan.load.arrival {
+        Arrival::Burst(size) if rate_per_s > 0.0 => f64::from(size.get()) / rate_per_s,
         _ => 0.0,
     };
     Duration::try_from_secs_f64(interval_s * BURST_SHARE).map_or(LATEST, |part| part.max(LATEST))
 }
 
-fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdict: &mut Verdict) {
-    let (remedy, longest) = (remedy(plan, measured), longest_lag(plan));
+fn lag(
+    plan: &Plan,
+    measured: &Measured,
+    (lag, longest): (Duration, Duration),
+    latency: Duration,
+    verdict: &mut Verdict,
+) {
+    let remedy = remedy(plan, measured);
     if lag > longest && !is_held_up(measured) {
         verdict.doubt(
             InvalidKind::LateSends,

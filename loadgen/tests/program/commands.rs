@@ -125,7 +125,12 @@ fn shortened(arguments: &[String], program: &Path, server: &Server) -> Vec<Strin
     if let Some(duration) = words.iter().position(|word| word == "-d") {
         words.drain(duration..duration + 2);
     }
+    let stages = words.iter().position(|word| word == "--stages");
+    if let Some(stages) = stages {
+        words[stages + 1] = "200:100ms,400:100ms,400:100ms,0:50ms".to_owned();
+    }
     let more: &[&str] = match words[0].as_str() {
+        "run" if stages.is_some() => &["-w", "20ms"],
         "run" => &["-d", "300ms", "-w", "20ms"],
         "experiment" if !words.iter().any(|word| word == "--dry-run") => &["--dry-run"],
         _ => &[],

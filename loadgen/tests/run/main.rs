@@ -17,6 +17,7 @@ mod open_loop;
 mod openings;
 mod shapes;
 mod spawn;
+mod stages;
 mod tls;
 mod via;
 

@@ -5,7 +5,7 @@ use super::svg::{Chart, Scale};
 use crate::compare::{Metric, sides::is_sound};
 use crate::format::figure;
 use crate::load::Load;
-use crate::result::{Run, Second, median, merged, percentile};
+use crate::result::{Run, Second, StageRecord, median, merged, percentile};
 
 /// A chart and the name of its file.
 pub(super) struct NamedChart {
@@ -34,14 +34,15 @@ pub(super) fn of_scenario(scenario: &str, load: &Load, sides: &[Side<'_>]) -> Ve
     let named = |name, leads| move |chart| NamedChart { name, chart, leads };
     let dots = |metric: Metric, name| dots(metric, load, &sides).map(named(name, repeats));
     // At a fixed rate every run does the same; what differs is how long it takes.
-    let first = match load.rate_per_s {
-        None => dots(Metric::Throughput, "throughput"),
-        Some(_) => dots(Metric::P99, "p99"),
+    let first = match load.is_open_loop() {
+        false => dots(Metric::Throughput, "throughput"),
+        true => dots(Metric::P99, "p99"),
     };
     let charts = [
         first,
         dots(Metric::ServerCpu, "server-cpu"),
-        percentiles(&sides).map(named("percentiles", load.rate_per_s.is_some())),
+        percentiles(&sides).map(named("percentiles", load.is_open_loop())),
+        stages(&sides).map(named("stages", true)),
         series(&sides).map(named("series", false)),
     ];
     charts.into_iter().flatten().collect()
@@ -126,6 +127,45 @@ fn share(nines: f64) -> String {
     }
 }
 
+/// The 99th percentile of each stage, each dot a run; where the sample of a stage is too small for
+/// it, its highest latency.
+fn stages(sides: &[SideRuns<'_>]) -> Option<Chart> {
+    let points = |run: &Run| {
+        let stages = run.stages.iter().filter(|stage| stage.latency_ns.corrected.count > 0);
+        let point = |stage: &StageRecord| {
+            let corrected = &stage.latency_ns.corrected;
+            let us = corrected.p99.unwrap_or(corrected.max) as f64 / 1e3;
+            (f64::from(stage.number), us, stage.valid)
+        };
+        stages.map(point).collect::<Vec<_>>()
+    };
+    let runs = || sides.iter().flat_map(|side| &side.runs);
+    let all: Vec<_> = runs().flat_map(|run| points(run)).collect();
+    let most = all.iter().map(|(number, ..)| *number).fold(0.0, f64::max);
+    if all.is_empty() {
+        return None;
+    }
+    let mut numbers: Vec<f64> = all.iter().map(|(number, ..)| *number).collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.dedup();
+    let step = numbers.len().div_ceil(10);
+    let ticks = numbers.iter().step_by(step).map(|number| (*number, format!("{number:.0}")));
+    let x = Scale::marked(0.5..=most + 0.5, ticks.collect());
+    let y = Scale::logarithmic(all.iter().map(|(_, us, _)| *us), figure);
+    let mut chart = Chart::new("p99 in each stage, us", "stage of the load; each dot a run", x, y);
+    chart.key(sides.iter().map(|side| side.short.as_str()));
+    for (side, SideRuns { name, runs, .. }) in sides.iter().enumerate() {
+        for run in runs {
+            for (number, us, valid) in points(run) {
+                let says =
+                    format!("{name} run {}, stage {number:.0}: {} us", run.pair + 1, figure(us));
+                chart.dot(side, (number, us), valid && is_sound(run), &says);
+            }
+        }
+    }
+    Some(chart)
+}
+
 fn series(sides: &[SideRuns<'_>]) -> Option<Chart> {
     let rate = |second: &Second| {
         let span_s = second.span_ns.map_or(1.0, |ns| ns as f64 / 1e9);
@@ -190,6 +230,21 @@ mod tests {
         let last = curve.last().expect("points").0;
         assert!((2.3..2.6).contains(&last), "{last}");
         assert!(curve.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+    }
+
+    #[test]
+    fn each_stage_of_each_run_is_a_dot() {
+        let mut document = duel(1, 1.0);
+        let stages = crate::result::example::staged_run().stages;
+        document.runs.iter_mut().for_each(|run| run.stages = stages.clone());
+        document.runs[0].stages[1].valid = false;
+        let stored = stored(document);
+        let sides = sides_of(&stored);
+        let charts = of_scenario("echo", &stored[0].document.scenarios[0].parameters, &sides);
+        let chart = charts.iter().find(|chart| chart.name == "stages").expect("a chart");
+        let svg = chart.chart.file().into_string();
+        assert_eq!(svg.matches("<circle").count(), 4);
+        assert_eq!(svg.matches(" hollow\"").count(), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod run;
 pub(crate) mod selfcheck;
 pub(crate) mod sessions;
 mod side_by_side;
+mod stages;
 mod summary;
 
 pub(crate) use comparison::since;

@@ -67,7 +67,7 @@ fn memory(scenario: &Scenario, runs: &[&Run]) -> String {
 
 /// The scenario that shows latencies.
 fn at_a_rate(document: &Document) -> Option<&Scenario> {
-    document.scenarios.iter().find(|scenario| scenario.parameters.rate_per_s.is_some())
+    document.scenarios.iter().find(|scenario| scenario.parameters.is_open_loop())
 }
 
 /// The scenario that shows the memory of a connection.
@@ -110,7 +110,7 @@ fn columns<'a>(document: &'a Document, first: &'a str) -> Vec<Column<'a>> {
         columns.push((format!("{ECHO}\nmsg/s"), Box::new(rate)));
         columns.push((format!("{ECHO}\nus/msg"), Box::new(cost)));
     }
-    for scenario in document.scenarios.iter().filter(|one| one.parameters.rate_per_s.is_none()) {
+    for scenario in document.scenarios.iter().filter(|one| !one.parameters.is_open_loop()) {
         let multiple = move |arm: &Arm| {
             let arms = [arm.name.as_str(), first];
             relative(document, scenario, Metric::ServerCpu, arms, is_costed, certainty)

@@ -2,7 +2,7 @@
 
 use super::notes::notes;
 use super::sessions::load;
-use super::summary;
+use super::{stages, summary};
 use crate::format::{count, grouped, span};
 use crate::load::{Load, Match};
 use crate::report::{Blocks, Field, Table};
@@ -25,6 +25,7 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     trials
         .title(heading(scenario, run))
         .fields([figures(&scenario.parameters, run, percentiles), goals(document)].concat())
+        .table(stages::table(run))
         .table(shards(run))
         .legend(explanation(run))
         .notes(remarks(run))
@@ -118,7 +119,7 @@ fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
         Field::new("rate", rate(load, run)),
         Field::new("latency", bounded_latency(run, percentiles)),
     ];
-    if load.rate_per_s.is_some() {
+    if load.is_open_loop() {
         fields.extend(parts(&run.latency_ns, percentiles));
     }
     fields.extend(run.shard.iter().map(|own| Field::new("shard", shard(load, own))));
@@ -164,13 +165,13 @@ fn heading(scenario: &Scenario, run: &Run) -> String {
 }
 
 fn rate(load: &Load, run: &Run) -> String {
-    let planned = load.rate_per_s.map(|_| format!(" of {} planned", grouped(run.offered() as f64)));
+    let planned = || format!(" of {} planned", grouped(run.offered() as f64));
     format!(
         "{} msg/s, {:.1} MB/s each way ({} received{})",
         grouped(run.rate_per_s),
         run.bytes_per_s / 1e6,
         grouped(run.received as f64),
-        planned.unwrap_or_default(),
+        load.is_open_loop().then(planned).unwrap_or_default(),
     )
 }
 
@@ -452,7 +453,7 @@ fn generator(load: &Load, run: &Run) -> String {
         Some(format!("{:.2} us CPU per message", client.cpu_ns_per_message / 1e3)),
         Some(format!(", threads busy {}", busy.join(" "))),
         client.sent_per_enter.map(|sent| format!(", {sent:.1} sent per enter")),
-        load.rate_per_s.map(|_| format!(", waits by {wait}")),
+        load.is_open_loop().then(|| format!(", waits by {wait}")),
     ];
     texts.into_iter().flatten().collect()
 }

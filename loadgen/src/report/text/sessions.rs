@@ -130,9 +130,10 @@ pub(crate) fn load(load: &Load) -> String {
     };
     let arrival = Some(load.arrival).filter(|arrival| *arrival != Arrival::default());
     let arrival = arrival.map(|arrival| format!(" ({arrival})")).unwrap_or_default();
-    let rate = match load.rate_per_s {
-        Some(rate) => format!(", {} messages a second{arrival}", grouped(rate)),
-        None => format!(" x {}", load.pipeline),
+    let rate = match (&load.stages, load.rate_per_s) {
+        (Some(stages), _) => format!(", stages {stages}{arrival}"),
+        (None, Some(rate)) => format!(", {} messages a second{arrival}", grouped(rate)),
+        (None, None) => format!(" x {}", load.pipeline),
     };
     let idle = match load.idle {
         0 => String::new(),
@@ -311,6 +312,8 @@ mod tests {
                 rate.message_bytes
             )
         );
+        let staged = Load { stages: "10k:30s,0:5s".parse().ok(), ..Load::default() };
+        assert_eq!(load(&staged), "64 connections, stages 10k:30s,0:5s, 32 bytes of binary");
         let raw = Load {
             transport: Transport::Tcp,
             message_bytes: 2048.into(),

@@ -261,40 +261,59 @@ impl Client {
             self.count_rest();
         }
         self.tally.paces = self.pace.as_ref().map(PaceMeter::paces).unwrap_or_default();
+        let has_kept_pace = self.has_kept_pace();
         for index in 0..self.links.len() {
             if let Some(since) = self.links[index].down_since.take() {
                 self.tally.outages.add(end.since(since));
             }
             self.release_held(index as u32);
-            self.classify_unanswered(index, end);
+            self.classify_unanswered(index, end, has_kept_pace);
         }
         self.tally.enter_repeated();
+        self.tally.finish_stages();
         self.tally.imbalance = self.imbalance();
+    }
+
+    /// Returns true if the echoes of an open loop kept up with its plan.
+    fn has_kept_pace(&self) -> bool {
+        let burst = self.shared.load.burst();
+        let share = f64::from(self.shard.count()) / f64::from(self.shard.connections);
+        self.tally.paces.iter().all(|pace| pace.is_kept(burst))
+            && self.tally.staged.as_ref().is_none_or(|staged| staged.stages.are_kept(burst, share))
     }
 
     /// Classifies the messages of a connection that have no echo. A message is lost where a later
     /// one came back, or where the server has been silent for too long. Otherwise the server may
     /// still answer it.
-    fn classify_unanswered(&mut self, link: usize, end: Nanos) {
+    fn classify_unanswered(&mut self, link: usize, end: Nanos, has_kept_pace: bool) {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.load.answer_timeout;
         let ConnectionState { ledger, heard_at, .. } = &mut self.links[link];
         // An overloaded server may work off other connections first.
-        let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.load.burst()));
-        let is_silent = has_waited(*heard_at) && !is_overloaded;
-        let lost =
-            ledger.give_up(|times, overtaken| overtaken || (is_silent && has_waited(times.sent)));
+        let is_silent = has_waited(*heard_at) && has_kept_pace;
+        let mut staged = self.tally.staged.as_mut().map(|staged| &mut staged.stages);
+        let lost = ledger.give_up(|times, overtaken| {
+            let is_lost = overtaken || (is_silent && has_waited(times.sent));
+            if let Some(stages) = staged.as_mut().filter(|_| is_lost) {
+                stages.lost(times.due);
+            }
+            is_lost
+        });
         self.outstanding -= u64::from(lost);
         self.tally.integrity.lost += u64::from(lost);
         let window = &shared.window;
         for (times, _) in self.links[link].ledger.unanswered() {
             // A closed loop counts the messages that were outstanding when the window ended. An
             // open loop counts those that were planned in it.
-            let second = match shared.load.rate_per_s {
-                Some(_) => window.position(times.due).second(),
-                None => window.last_second(),
+            let second = match shared.load.is_open_loop() {
+                true => window.position(times.due).second(),
+                false => window.last_second(),
             };
-            self.tally.unanswered(duration_ns(times.due, end), second);
+            let age_ns = duration_ns(times.due, end);
+            self.tally.unanswered(age_ns, second);
+            if let Some(staged) = &mut self.tally.staged {
+                staged.stages.unanswered(times.due, age_ns);
+            }
         }
     }
 

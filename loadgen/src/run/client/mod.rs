@@ -254,9 +254,9 @@ impl Client {
         let stream = u64::from(shard.worker);
         let random = Random::new(shared.load.seed, 1 + stream);
         let loaded = |_| {
-            ConnectionState::new(match shared.load.rate_per_s {
-                None => Ledger::closed(shared.load.pipeline),
-                Some(_) => Ledger::open(shared.load.max_outstanding),
+            ConnectionState::new(match shared.load.is_open_loop() {
+                false => Ledger::closed(shared.load.pipeline),
+                true => Ledger::open(shared.load.max_outstanding),
             })
         };
         let idle = |_| ConnectionState::new(Ledger::default());
@@ -355,12 +355,14 @@ impl Client {
         self.wake_at(Nanos::NEVER, w);
         let window = &self.shared.window;
         let load = &self.shared.load;
+        let (epoch, start, end) = (window.epoch(), window.start(), window.end());
+        self.schedule = Schedule::of(load, epoch, self.shard);
         match load.rate_per_s {
-            None => (0..self.shard.count()).for_each(|link| self.mark(link)),
+            None => match &mut self.tally.staged {
+                Some(staged) => staged.stages.begin(epoch),
+                None => (0..self.shard.count()).for_each(|link| self.mark(link)),
+            },
             Some(per_s) => {
-                let (epoch, start, end) = (window.epoch(), window.start(), window.end());
-                let schedule = Schedule::new(load.arrival, per_s, epoch, self.shard, load.seed);
-                self.schedule = Some(schedule);
                 // A limited number of messages takes so long on average.
                 let limit = load.messages.filter(|_| load.ends_with_last_echo());
                 let limit = limit.map(|messages| messages as f64 / per_s);

@@ -333,6 +333,10 @@ impl Client {
         if let Some(pace) = &mut self.pace {
             pace.plan_rest(|border| after(border).min(self.budget));
         }
+        if let Some(staged) = &mut self.tally.staged {
+            let until = |border: Nanos| schedule.until(border.min(end)).min(rest);
+            staged.stages.plan(schedule.planned(), |from, to| until(to) - until(from));
+        }
     }
 
     /// Sets the alarm to `at`, or to an earlier time at which something else is due.

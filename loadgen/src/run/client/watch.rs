@@ -47,10 +47,22 @@ impl Client {
             pace.read(self.now, self.tally.received.total, self.outstanding);
             next = next.min(pace.next());
         }
+        if self.tally.staged.is_some() {
+            next = next.min(self.read_stages());
+        }
         self.watch.next = (self.now < end).then_some(next);
         if self.now >= end {
             self.end_window(end);
         }
+    }
+
+    /// Reads the counts where a stage begins or is half over. Returns the next time to do so.
+    fn read_stages(&mut self) -> Nanos {
+        self.tally.enter_repeated();
+        let (received, errors) = (self.tally.received.total, self.tally.faults());
+        let Some(staged) = &mut self.tally.staged else { return Nanos::NEVER };
+        staged.stages.read(self.now, received, errors, self.outstanding);
+        staged.stages.next()
     }
 
     fn look_at_own_time(&mut self) {
@@ -68,7 +80,7 @@ impl Client {
     /// Handles the end of the window: messages that are outstanding now belong to the result.
     fn end_window(&mut self, end: Nanos) {
         let last_second = self.shared.window.last_second();
-        self.tally.end_window(last_second.filter(|_| self.shared.load.rate_per_s.is_none()));
+        self.tally.end_window(last_second.filter(|_| !self.shared.load.is_open_loop()));
         self.finish_pace();
         if self.phase == WorkerPhase::Loading {
             self.count_waiting(end);
@@ -86,6 +98,10 @@ impl Client {
     fn finish_pace(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.finish(self.tally.received.total);
+        }
+        let (received, errors) = (self.tally.received.total, self.tally.faults());
+        if let Some(staged) = &mut self.tally.staged {
+            staged.stages.finish(received, errors);
         }
     }
 
