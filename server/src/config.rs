@@ -149,7 +149,7 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// Certificate and key of the wss:// listeners, which need one.
     pub identity: Option<Identity>,
-    /// What wss:// listeners ask of clients.
+    /// Requirements of wss:// listeners on their clients.
     pub tls: TlsOptions,
     /// Protocol of the echo.
     pub protocol: Protocol,

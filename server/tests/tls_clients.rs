@@ -73,7 +73,7 @@ impl Folder {
         fs::read_to_string(self.path.join("log")).expect("the log")
     }
 
-    /// Waits until the log has this text so many times.
+    /// Waits until the log has this text `times` times.
     fn wait_for(&self, text: &str, times: usize) {
         let deadline = Instant::now() + LONG;
         while self.log().matches(text).count() < times {

@@ -32,7 +32,7 @@ const HINTS: [(&[&str], &str); 5] = [
 -i --iterations --requests --count: the number of messages is -n N
 --rps --qps -r --message-rate: messages a second over all connections are -R RATE, as in -R 1000
 -p --pipelining --depth: the depth is --pipeline N
---stages --ramp-up --connections-per-second: connections open as fast as they can, or at --connect-rate RATE
+--ramp-up --connections-per-second: connections open as fast as they can, or at --connect-rate RATE
 --disable-keepalive: a connection for each message is --messages-per-connection 1
 --protocols --protocol: a subprotocol is --subprotocol NAME
 --resolve: connections go to another place with --connect-to HOST:PORT

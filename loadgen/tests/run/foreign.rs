@@ -126,7 +126,7 @@ impl Authority {
         self.folder.join(name).to_str().expect("UTF-8").to_owned()
     }
 
-    /// Issues a certificate for `name` that ends so many days from now.
+    /// Issues a certificate for `name` that ends `days` days from now.
     fn issue(&self, name: &str, days: i64) -> ClientCertificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);

@@ -35,7 +35,7 @@ pub enum Identity {
     },
 }
 
-/// What a server asks of its clients in TLS.
+/// Requirements on the clients of wss:// listeners: certificates and versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
     /// File in PEM with the authorities of clients, each of which must have a certificate of one of
