@@ -27,6 +27,8 @@ pub enum InvalidKind {
     CutTail,
     /// The server's process ended.
     ServerEnded,
+    /// The server was started again within the run.
+    ServerRestarted,
     /// The server closed all connections.
     AllClosed,
     /// The server stopped answering.
@@ -80,6 +82,7 @@ impl InvalidKind {
                 | Self::Outstanding
                 | Self::CutTail
                 | Self::ServerEnded
+                | Self::ServerRestarted
                 | Self::AllClosed
                 | Self::StoppedAnswering
                 | Self::NoEcho

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::coordinator::{Measured, ServerCost};
+use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::process_shard::ProcessShard;
+use super::server_meter::ServerCost;
 use super::tally::{CompressionTally, Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::result::{
@@ -155,32 +156,36 @@ fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Me
     // What the processor's own counters say, or why they say nothing.
     let counted = measured.spent.counted.as_ref();
     let count = counted.and_then(|counted| counted.as_ref().ok());
-    let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
     Server {
         engine: said.engine,
         congestion: said.congestion,
         counters: said.counters,
         cpus: numbers(plan.server_cpus()),
         cpu_ns_per_message: each(cost.cpu.total_ns),
-        user_ns_per_message: Some(each(cost.cpu.user_ns)),
-        system_ns_per_message: Some(each(cost.cpu.system_ns)),
+        cpu_uncertainty: cost.uncertainty,
+        user_ns_per_message: cost.cpu.user_ns.map(each),
+        system_ns_per_message: cost.cpu.system_ns.map(each),
         cost_source: Some(cost.cpu.source),
-        cost_resolution_ns: Some(cost.cpu.source.resolution_ns()),
+        cost_resolution_ns: Some(cost.cpu.resolution_ns),
         voluntary_switches_per_message: cost.cpu.voluntary_switches.map(each),
         involuntary_switches_per_message: cost.cpu.involuntary_switches.map(each),
-        page_faults_per_message: Some(each(cost.cpu.faults)),
+        page_faults_per_message: cost.cpu.faults.map(each),
         instructions_per_message: count.map(|(instructions, _)| each(*instructions)),
         cycles_per_message: count.map(|(_, cycles)| each(*cycles)),
         not_counted: counted.and_then(|counted| Some(counted.as_ref().err()?.to_string())),
-        rss_bytes: Some(cost.after.resident),
-        rss_bytes_per_connection: Some(growth / plan.all_own_connections() as f64),
+        rss_bytes: cost.resident,
+        rss_bytes_per_connection: cost
+            .growth
+            .map(|bytes| bytes as f64 / plan.all_own_connections() as f64),
     }
 }
 
 fn disturbance(measured: &Measured) -> Disturbance {
     let window_ns = (measured.window.as_nanos() as f64).max(1.0);
     Disturbance {
-        server_waited: measured.server.map(|server| server.cpu.waited_ns as f64 / window_ns),
+        server_waited: measured
+            .server
+            .and_then(|server| Some(server.cpu.waited_ns? as f64 / window_ns)),
         generator_waited: measured.spent.threads_waited_ns as f64 / window_ns,
         stolen: measured.spent.stolen_ns as f64 / window_ns,
     }
@@ -235,7 +240,7 @@ mod tests {
 
     use super::super::coordinator::Spent;
     use super::*;
-    use crate::host::procfs::{CpuSpent, Memory};
+    use crate::host::procfs::CpuSpent;
     use crate::result::{CostSource, Phases};
     use crate::target::spawn::Spawn;
 
@@ -261,20 +266,23 @@ mod tests {
             server: Some(ServerCost {
                 cpu: CpuSpent {
                     total_ns: 2000,
-                    user_ns: 400,
-                    system_ns: 1600,
-                    busiest_ns: 0,
-                    waited_ns: 4_000_000,
+                    user_ns: Some(400),
+                    system_ns: Some(1600),
+                    busiest_ns: Some(0),
+                    waited_ns: Some(4_000_000),
                     voluntary_switches: Some(20),
                     involuntary_switches: Some(10),
-                    faults: 2,
+                    faults: Some(2),
                     source: CostSource::CgroupV2,
+                    resolution_ns: 1000,
                     is_incomplete: false,
                     other_total_ns: None,
                 },
-                before: Memory { resident: 10, anonymous: 100_000 },
-                after: Memory { resident: 500_000, anonymous: 164_000 },
+                uncertainty: None,
+                resident: Some(500_000),
+                growth: Some(64_000),
             }),
+            metrics: None,
         }
     }
 

@@ -11,18 +11,18 @@ use engine::{Counters, Nanos};
 use super::error::RunError;
 use super::plan::Plan;
 use super::progress::{Phase, Progress, Snapshot};
+use super::server_meter::{MetricsFacts, ServerCost, ServerMeter};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
 use crate::host::perf::{Counted, Counting};
-use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
+use crate::host::procfs;
 use crate::result::{Phases, Utc};
+use crate::target::metrics::MetricsError;
 use crate::target::spawn::Server;
 
 /// Interval of progress reports and of all checks.
 const TICK: Duration = Duration::from_millis(100);
-/// Interval at which the server's threads are sampled within the window.
-const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// Time that workers may take for something that depends on no other party.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time from the order to begin to the first message, so that every worker hears of it.
@@ -44,6 +44,8 @@ pub(super) struct Measured {
     pub(super) broken: Option<(RunError, Duration)>,
     pub(super) spent: Spent,
     pub(super) server: Option<ServerCost>,
+    /// Facts from the server's metrics, where it has a URL of metrics.
+    pub(super) metrics: Option<Result<MetricsFacts, MetricsError>>,
 }
 
 #[derive(Default)]
@@ -57,19 +59,10 @@ pub(super) struct Spent {
     pub(super) counted: Option<Counted>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ServerCost {
-    pub(super) cpu: CpuSpent,
-    /// Before the first connection.
-    pub(super) before: Memory,
-    /// At the end of the window.
-    pub(super) after: Memory,
-}
-
 pub(super) struct Coordinator<'a> {
     plan: &'a Plan,
     progress: &'a mut dyn Progress,
-    server: Option<&'a mut Server>,
+    meter: ServerMeter<'a>,
     shared: Arc<Shared>,
     workers: Vec<WorkerThread>,
     /// The processors that workers and server are confined to; empty if one of them is not.
@@ -92,10 +85,6 @@ pub(super) struct Coordinator<'a> {
     received_at: Instant,
     is_interrupted: bool,
     broken: Option<(RunError, Duration)>,
-    /// The server's memory before the first connection, and its CPU time when it was last read.
-    memory_before: Memory,
-    usage: CpuUsage,
-    usage_at: Instant,
 }
 
 /// Returns the processors that the run can be on; none where it may be on any.
@@ -110,7 +99,7 @@ impl<'a> Coordinator<'a> {
         plan: &'a Plan,
         shared: Arc<Shared>,
         cpus: &[usize],
-        server: Option<&'a mut Server>,
+        meter: ServerMeter<'a>,
         progress: &'a mut dyn Progress,
     ) -> Result<Self, RunError> {
         let (sender, reports) = channel();
@@ -118,7 +107,7 @@ impl<'a> Coordinator<'a> {
         let mut coordinator = Self {
             plan,
             progress,
-            server,
+            meter,
             shared,
             workers: Vec::new(),
             cpus: confined(plan, cpus),
@@ -136,11 +125,7 @@ impl<'a> Coordinator<'a> {
             received_at: now,
             is_interrupted: false,
             broken: None,
-            memory_before: Memory::default(),
-            usage: CpuUsage::default(),
-            usage_at: now,
         };
-        coordinator.memory_before = coordinator.server_memory();
         coordinator.enter(Phase::Connect, Duration::ZERO);
         for index in 0..plan.placement.threads as usize {
             let cpu = cpus.get(index).copied();
@@ -179,20 +164,19 @@ impl<'a> Coordinator<'a> {
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
-        let (spent, cpu) = self.measure()?;
+        let spent = self.measure()?;
         let failing = self.check_failing(Duration::ZERO);
         self.or_broken(failing)?;
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
-        let (before, after) = (self.memory_before, self.server_memory());
         phases.measure = end.since(start).as_nanos() as u64;
         let drained = self.drain(end);
         self.or_broken(drained)?;
         phases.drain = Nanos::monotonic().since(end).as_nanos() as u64;
         let (tally, counters) = self.close()?;
         let broken = self.broken.take().map(|(error, after)| (self.explain(error), after));
-        let server = self.server.is_some().then_some(ServerCost { cpu, before, after });
+        let (server, metrics) = self.meter.cost(start, end);
         let window = end.since(start);
         Ok(Measured {
             tally,
@@ -204,6 +188,7 @@ impl<'a> Coordinator<'a> {
             broken,
             spent,
             server,
+            metrics,
         })
     }
 
@@ -277,12 +262,11 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Waits until the end of the measured window. Returns its costs.
-    fn measure(&mut self) -> Result<(Spent, CpuSpent), RunError> {
+    fn measure(&mut self) -> Result<Spent, RunError> {
         let stolen = procfs::stolen_ns(&self.cpus);
         let threads = self.threads_times();
-        self.look_at_server();
-        let usage_before = self.usage.clone();
-        let counting = self.server.as_ref().map(|server| Counting::start(&server.pids()));
+        self.meter.begin_window();
+        let counting = self.meter.server().map(|server| Counting::start(&server.pids()));
         self.enter(Phase::Measure, self.plan.load.measure);
         // The remainder of the window is shorter than an interval, because sampling takes time.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
@@ -296,12 +280,12 @@ impl<'a> Coordinator<'a> {
         }
         let now = self.threads_times();
         let passed = || now.iter().zip(&threads);
-        self.look_at_server();
+        self.meter.end_window();
         let counted = counting.map(|counting| counting.and_then(|mut counting| counting.read()));
         let lost = procfs::stolen_ns(&self.cpus)
             .into_iter()
             .map(|(cpu, now)| now.saturating_sub(stolen.get(&cpu).copied().unwrap_or(now)));
-        let spent = Spent {
+        Ok(Spent {
             threads_cpu_ns: passed().map(|(now, then)| now.0.saturating_sub(then.0)).collect(),
             threads_waited_ns: passed()
                 .map(|(now, then)| now.1.saturating_sub(then.1))
@@ -309,8 +293,7 @@ impl<'a> Coordinator<'a> {
                 .unwrap_or(0),
             stolen_ns: lost.max().unwrap_or(0),
             counted,
-        };
-        Ok((spent, self.usage.since(&usage_before)))
+        })
     }
 
     /// Returns true if the last echo of a limited number of messages is back.
@@ -438,10 +421,10 @@ impl<'a> Coordinator<'a> {
         }
         self.tell();
         self.is_interrupted |= self.progress.interrupted();
-        if self.phase == Phase::Measure && self.usage_at.elapsed() >= LOOK_AT_SERVER {
-            self.look_at_server();
+        if self.phase == Phase::Measure {
+            self.meter.sample();
         }
-        if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
+        if let Some(status) = self.meter.server().and_then(Server::exit_status) {
             return Err(RunError::ServerEnded { status, said: String::new() });
         }
         let patience = self.plan.load.answer_timeout;
@@ -490,7 +473,7 @@ impl<'a> Coordinator<'a> {
 
     /// Adds what the server has to say. That it died explains whatever else went wrong.
     fn explain(&mut self, mut error: RunError) -> RunError {
-        let Some(server) = self.server.as_mut() else { return error };
+        let Some(server) = self.meter.server() else { return error };
         let began = Instant::now();
         let may_explain =
             !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Setup(_));
@@ -558,16 +541,5 @@ impl<'a> Coordinator<'a> {
         let tids =
             self.shared.gauges.iter().map(|gauges| gauges.tid.load(Ordering::Relaxed) as u32);
         tids.map(|tid| procfs::schedstat(std::process::id(), tid).unwrap_or_default()).collect()
-    }
-
-    fn look_at_server(&mut self) {
-        self.usage_at = Instant::now();
-        if let Some(server) = &self.server {
-            server.look(&mut self.usage);
-        }
-    }
-
-    fn server_memory(&self) -> Memory {
-        self.server.as_ref().map(|server| procfs::memory(&server.pids())).unwrap_or_default()
     }
 }

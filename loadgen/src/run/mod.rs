@@ -31,6 +31,7 @@ mod progress;
 mod random;
 mod rehearsal;
 mod schedule;
+mod server_meter;
 mod shared;
 mod tally;
 mod validity;
@@ -56,10 +57,12 @@ use crate::load::Transport;
 use crate::result::{Run, Utc};
 use crate::target::clock;
 use crate::target::spawn::Server;
+use crate::target::subject::Subject;
 use crate::target::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
+use server_meter::ServerMeter;
 use shared::Shared;
 
 /// Carries out `plan` and returns what was measured.
@@ -92,6 +95,8 @@ pub(crate) struct Outcome {
     pub(crate) seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load early, with the last output of a spawned server.
     pub(crate) error: Option<RunError>,
+    /// The server as its metrics describe it.
+    pub(crate) subject: Option<Subject>,
 }
 
 /// Carries out `plan` as [`execute`] does, and returns the histogram of each second, too.
@@ -113,6 +118,7 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     preflight::check_ports(plan)?;
     let (url, timeout) = (&plan.target.url, plan.target.start_timeout);
     let mut wait = || !progress.interrupted();
+    let metrics = plan.target.metrics.as_ref().map(preflight::first_reading).transpose()?;
     let spawn = plan.target.spawn.as_ref();
     let start = |spawn| Server::start(spawn, url, &mut addresses, timeout, &mut wait);
     let mut server = spawn.map(start).transpose()?;
@@ -122,9 +128,11 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     });
     let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
-    let mut measured =
-        Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
-    let server = server.map(Server::end);
+    let meter = ServerMeter::new(server.as_mut(), metrics);
+    let mut measured = Coordinator::start(plan, shared.clone(), &cpus, meter, progress)?.run()?;
+    let facts = measured.metrics.as_ref().and_then(|facts| facts.as_ref().ok().cloned());
+    let (said, subject) = facts.map(|facts| (facts.announced, facts.subject)).unzip();
+    let server = server.map(Server::end).or(said);
     let address = shared.addresses_in_use();
     let agreed = measured.tally.compression.answer.flatten();
     let compress_ns = compressed::ns_per_message(&plan.load, &shared.content, agreed);
@@ -134,5 +142,5 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let seconds =
         intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
     let error = measured.broken.map(|(error, _)| error);
-    Ok(Outcome { run, seconds, error })
+    Ok(Outcome { run, seconds, error, subject })
 }

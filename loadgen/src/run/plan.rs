@@ -14,6 +14,7 @@ use super::process_shard::ProcessShard;
 use crate::format::count;
 use crate::load::{Deflate, Load, Mask, Transport};
 use crate::result::{Scenario, Setting};
+use crate::target::metrics::MetricsUrl;
 use crate::target::opening::HandshakeRequest;
 use crate::target::spawn::Spawn;
 use crate::target::trust::Trust;
@@ -87,6 +88,8 @@ pub struct Target {
     pub spawn: Option<Spawn>,
     /// Longest time until a started server accepts.
     pub start_timeout: Duration,
+    /// The metrics of a server that was not started here.
+    pub metrics: Option<MetricsUrl>,
     /// Settings of the server, where the caller knows them: only recorded.
     pub known: Setting,
 }
@@ -354,6 +357,7 @@ impl Target {
             trust: Trust::default(),
             spawn: None,
             start_timeout: Duration::from_secs(20),
+            metrics: None,
             known: Setting::default(),
         }
     }

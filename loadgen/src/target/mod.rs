@@ -1,7 +1,9 @@
 //! The server of a run: where it is, whom to trust, how to open a connection, its clock, how to
-//! start it, and what it is.
+//! start it, what it is, and its metrics.
 
 pub mod clock;
+mod http;
+pub mod metrics;
 pub(crate) mod opening;
 pub mod spawn;
 pub mod subject;
