@@ -229,3 +229,57 @@ fn spent(
     let rounding = if total_ns == 0 { 1.0 } else { resolution_ns as f64 / total_ns as f64 };
     Ok((cpu, (unknown + rounding).min(1.0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn reading(began_ms: u64, ended_ms: u64, cpu_ms: u64, resolution_ns: u64) -> Reading {
+        let at = |ms: u64| Nanos(ms * MS);
+        let cpu_ns = cpu_ms * MS;
+        Reading {
+            began: at(began_ms),
+            ended: at(ended_ms),
+            cpu_ns,
+            resolution_ns,
+            ..Reading::default()
+        }
+    }
+
+    /// Returns CPU time and uncertainty in a window from 1 s to 2 s.
+    fn spent_between(first: &Reading, last: &Reading) -> Result<(u64, f64), MetricsError> {
+        let (cpu, uncertainty) = spent(first, last, Nanos(1000 * MS), Nanos(2000 * MS))?;
+        Ok((cpu.total_ns, uncertainty))
+    }
+
+    #[test]
+    fn readings_at_once_are_as_exact_as_the_clock() {
+        let spent = spent_between(&reading(1000, 1000, 70, 1), &reading(2000, 2000, 570, 1));
+        let (cpu_ns, uncertainty) = spent.expect("read");
+        assert_eq!(cpu_ns, 500 * MS);
+        assert!(uncertainty < 1e-8, "{uncertainty}");
+        let coarse =
+            spent_between(&reading(1000, 1000, 70, 10 * MS), &reading(2000, 2000, 570, 10 * MS));
+        assert!((coarse.expect("read").1 - 0.02).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_slow_reading_scales_the_time_and_makes_it_uncertain() {
+        // The first reading is of the window's 100th millisecond, 100 ms more or less.
+        let spent = spent_between(&reading(1000, 1200, 50, 0), &reading(2000, 2045, 500, 0));
+        let (cpu_ns, uncertainty) = spent.expect("read");
+        assert_eq!(cpu_ns, 500 * MS);
+        assert!((uncertainty - 145.0 / 900.0).abs() < 1e-9, "{uncertainty}");
+        let late = spent_between(&reading(1000, 2200, 50, 0), &reading(2200, 2300, 500, 0));
+        assert!(matches!(late, Err(MetricsError::Late)));
+    }
+
+    #[test]
+    fn a_server_that_spent_nothing_is_not_known() {
+        let idle = reading(2000, 2000, 50, 1);
+        let spent = spent_between(&reading(1000, 1000, 50, 1), &idle);
+        assert_eq!(spent.expect("read"), (0, 1.0));
+    }
+}

@@ -14,7 +14,7 @@ use super::documents::{commands, documents, root};
 use super::{Scratch, loadgen, text};
 
 /// Commands that are not run here, by their beginning, and the reason.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 11] = [
     ("duel ", "loadgen/tests/run/duel.rs runs it"),
     ("aa ", "loadgen/tests/run/duel.rs runs it"),
     ("proof ", "takes a minute in a debug build; duel.rs runs it"),
@@ -23,6 +23,8 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("selfcheck", "selfcheck.rs runs it"),
     ("merge ", "needs the documents of shards; shards.rs merges"),
     ("run ws://127.0.0.1:9001/ -R 20k --shard $i/4", "is part of a loop; shards.rs runs shards"),
+    ("run ws://192.0.2.7:9001/", "is for two hosts; metrics.rs runs it"),
+    ("agent ", "never ends by itself; metrics.rs runs it"),
     ("echo ", "never ends by itself; echo_client.rs and scripts/autobahn.sh run it"),
 ];
 

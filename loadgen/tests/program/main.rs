@@ -11,6 +11,7 @@ mod echo;
 mod ends;
 mod files;
 mod goals;
+mod metrics;
 mod misbehaving;
 mod modules;
 mod packaging;

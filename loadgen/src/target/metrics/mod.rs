@@ -386,3 +386,84 @@ fn subject(build: &Sample) -> Subject {
         ..Subject::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_the_usual_path_where_it_has_none() {
+        let read = |text: &str| text.parse::<MetricsUrl>().map(|url| url.to_string());
+        for (text, whole) in [
+            ("http://h:9100", "http://h:9100/metrics"),
+            ("HTTP://h", "http://h:80/metrics"),
+            ("http://[::1]:9100/", "http://[::1]:9100/"),
+            ("http://h:9100/a?b=c", "http://h:9100/a?b=c"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(whole));
+        }
+        for text in
+            ["https://h/", "h:9100", "ws://h/", "http://h:{port}/", "http:///", "http://h:0"]
+        {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with('`') && error.contains("is not a valid"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_metrics_of_our_server_are_read() {
+        let text = "sparring_build_info{version=\"1\",commit=\"0123abc\",profile=\"release\",engine=\"uring\"} 1\n\
+            process_cpu_seconds_total 1.000000001\nprocess_resident_memory_bytes 2048\n\
+            process_start_time_seconds 1.7e9\nsparring_cpu_resolution_seconds 0.000000001\n\
+            sparring_cpu_mode_seconds_total{mode=\"user\"} 0.5\n\
+            sparring_worker_cpu_seconds_total{worker=\"0\"} 0.25\n\
+            sparring_worker_cpu_seconds_total{worker=\"1\"} 0.75\n\
+            sparring_worker_enters_total{worker=\"0\"} 3\nsparring_worker_enters_total{worker=\"1\"} 4\n\
+            sparring_bytes_total{direction=\"in\"} 10\nsparring_bytes_total{direction=\"out\"} 20\n";
+        let reading = Reading::parse(text).expect("metrics");
+        assert_eq!((reading.cpu_ns, reading.resolution_ns), (1_000_000_001, 1));
+        assert_eq!((reading.resident, reading.anonymous), (Some(2048), None));
+        assert_eq!((reading.user_ns, reading.system_ns), (Some(500_000_000), None));
+        let before = Reading::default();
+        assert_eq!(reading.busiest_since(&before), Some(750_000_000));
+        let counters = reading.counters_since(&before);
+        let expected = [("bytes_in", 10), ("bytes_out", 20), ("enters", 7)];
+        assert_eq!(counters, expected.map(|(name, count)| (name.to_owned(), count)).into());
+        let Subject { commit, build, engine, .. } = reading.subject;
+        assert_eq!(
+            [commit, build, engine].map(Option::unwrap_or_default),
+            ["0123abc", "release", "uring"]
+        );
+        let plain = Reading::parse("process_cpu_seconds_total 1\n").expect("enough");
+        assert_eq!((plain.resolution_ns, plain.busiest_since(&before)), (TICK_NS, None));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_or_its_growing_time() {
+        let of = |start_s, cpu_ns| Reading { start_s, cpu_ns, ..Reading::default() };
+        assert!(of(Some(101.0), 5).is_same_process(&of(Some(100.0), 9)));
+        assert!(!of(Some(110.0), 99).is_same_process(&of(Some(100.0), 9)));
+        assert!(of(None, 9).is_same_process(&of(Some(100.0), 9)));
+        assert!(!of(None, 8).is_same_process(&of(None, 9)));
+    }
+
+    #[test]
+    fn an_answer_may_have_chunks_a_length_or_an_end() {
+        let whole = |answer: &str, is_end| {
+            content(answer.as_bytes(), is_end).map(|content| content.map_err(|e| e.to_string()))
+        };
+        let ok = |text: &str| Some(Ok(text.to_owned()));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nup\r\n3\r\n 1\n\r\n0\r\n";
+        assert_eq!(whole(chunked, false), ok("up 1\n"));
+        for length in 0..chunked.len() - 2 {
+            assert_eq!(whole(&chunked[..length], true), None, "{length}");
+        }
+        let length = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nup 1\n";
+        assert_eq!(whole(length, false), ok("up 1\n"));
+        assert_eq!(whole(&length[..length.len() - 1], true), None);
+        let end = "HTTP/1.1 200 OK\r\n\r\nup 1\n";
+        assert_eq!((whole(end, false), whole(end, true)), (None, ok("up 1\n")));
+        let coded = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n";
+        assert!(whole(coded, true).is_some_and(|answer| answer.is_err()));
+    }
+}
