@@ -159,11 +159,11 @@ pub(crate) struct Reading {
     pub(crate) resident: Option<u64>,
     pub(crate) anonymous: Option<u64>,
     /// Time of its start, in seconds since 1970.
-    start_s: Option<f64>,
+    pub(crate) start_s: Option<f64>,
     /// Busy time of each of its threads, by their names in the metrics.
-    threads: BTreeMap<String, u64>,
+    pub(crate) threads: BTreeMap<String, u64>,
     /// Its own counters, by the names that `--stats` gives them.
-    counters: BTreeMap<String, u64>,
+    pub(crate) counters: BTreeMap<String, u64>,
     /// The server, where it is `sparring-server`.
     pub(crate) subject: Subject,
 }
