@@ -45,7 +45,7 @@ pub(super) enum ServerMeter<'a> {
     /// The server was started here.
     Spawned(ProcessMeter<'a>),
     /// The server has metrics.
-    Metrics(MetricsMeter),
+    Metrics(Box<MetricsMeter>),
 }
 
 pub(super) struct ProcessMeter<'a> {
@@ -82,7 +82,8 @@ impl<'a> ServerMeter<'a> {
                 after: Memory::default(),
             }),
             (None, Some((endpoint, before))) => {
-                Self::Metrics(MetricsMeter { endpoint, before, begin: None, end: None })
+                let meter = MetricsMeter { endpoint, before, begin: None, end: None };
+                Self::Metrics(Box::new(meter))
             }
             (None, None) => Self::Absent,
         }
