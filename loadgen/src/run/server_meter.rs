@@ -43,7 +43,7 @@ pub(super) enum ServerMeter<'a> {
     /// The server is not known.
     Absent,
     /// The server was started here.
-    Spawned(ProcessMeter<'a>),
+    Spawned(Box<ProcessMeter<'a>>),
     /// The server has metrics.
     Metrics(Box<MetricsMeter>),
 }
@@ -73,14 +73,14 @@ impl<'a> ServerMeter<'a> {
         metrics: Option<(Endpoint, Reading)>,
     ) -> Self {
         match (server, metrics) {
-            (Some(server), _) => Self::Spawned(ProcessMeter {
+            (Some(server), _) => Self::Spawned(Box::new(ProcessMeter {
                 before: procfs::memory(&server.pids()),
                 server,
                 usage: CpuUsage::default(),
                 sampled_at: Instant::now(),
                 at_begin: CpuUsage::default(),
                 after: Memory::default(),
-            }),
+            })),
             (None, Some((endpoint, before))) => {
                 let meter = MetricsMeter { endpoint, before, begin: None, end: None };
                 Self::Metrics(Box::new(meter))
