@@ -6,6 +6,7 @@
 //! under test.
 #![forbid(unsafe_code)]
 
+pub(crate) mod agent;
 pub mod cli;
 pub(crate) mod compare;
 pub mod conformance;

@@ -61,12 +61,13 @@ impl GoalArguments {
 
     pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
         let mut all = self.threshold.iter().chain(&self.find_rate);
-        let of_process =
-            all.find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none());
+        let is_unknown = plan.target.spawn.is_none() && plan.target.metrics.is_none();
+        let of_process = all.find(|threshold| is_unknown && threshold.needs_server());
         let stage = self.check_stages(plan);
         let unlimited = self.find_rate.iter().find(|threshold| !threshold.limits_rate());
         Err(usage(if let Some(threshold) = of_process {
-            format!("{threshold} needs --spawn: otherwise the server's process is not known")
+            let why = "otherwise the server's process is not known";
+            format!("{threshold} needs --spawn or --server-metrics: {why}")
         } else if let Some(why) = stage {
             why
         } else if let Some(threshold) = unlimited {

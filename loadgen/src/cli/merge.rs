@@ -62,13 +62,14 @@ pub(super) struct MergeArguments {
 
 impl MergeArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        if let Some(threshold) = self.threshold.iter().find(|threshold| threshold.needs_spawn()) {
-            let why = "needs the cost of the server, which no shard measures";
-            return Err(usage(format!("--threshold {threshold} {why}")));
-        }
         let mut files = Files::open(self.json.as_deref(), &OutputArguments::default())?;
         let document = self.document()?;
         let run = &document.runs[0];
+        let of_server = self.threshold.iter().find(|threshold| threshold.needs_server());
+        if let (Some(threshold), None) = (of_server, &run.server) {
+            let why = "needs the cost of the server: give the shards --server-metrics";
+            return Err(usage(format!("--threshold {threshold} {why}")));
+        }
         let kept = files.write_document(&document);
         let to_error = files.have_standard_output();
         let printed = if self.quiet {

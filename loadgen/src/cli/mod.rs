@@ -1,6 +1,7 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is
 //! printed.
 
+mod agent;
 mod bisect;
 mod ci;
 mod colour;
@@ -100,6 +101,8 @@ enum Command {
     /// Connect to a server as a client that sends every message back: the strict other end for a
     /// server under test.
     Echo(echo::EchoArguments),
+    /// Serve CPU time and memory of a server on this host, for `run --server-metrics`.
+    Agent(agent::AgentArguments),
     /// Report everything on this machine that would invalidate a measurement, and the command that
     /// fixes it. Changes nothing.
     Doctor(doctor::DoctorArguments),
@@ -209,6 +212,7 @@ pub fn main() -> ExitCode {
         Some(Command::Conformance(conformance)) => conformance.execute(),
         Some(Command::Experiment(experiment)) => experiment.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
+        Some(Command::Agent(agent)) => agent.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
         Some(Command::Selfcheck(selfcheck)) => selfcheck.execute(),
         Some(Command::Duel(duel)) => duel.execute(),

@@ -16,6 +16,7 @@ use crate::result::{
     Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, SessionVerdict, Start,
 };
 use crate::run::{Outcome, Plan, ProcessShard, Progress, RunError, measure};
+use crate::target::metrics::MetricsUrl;
 use crate::target::spawn::{Role, Spawn};
 use crate::target::subject::Subject;
 use crate::target::url::Url;
@@ -50,6 +51,9 @@ Examples:
     sparring-loadgen run 'ws://127.0.0.1:{port}/' \\
         --spawn 'sparring-server --listen 127.0.0.1:{port}' \\
         --via 'python3 relay.py {port} {server}'
+  A server on another host, by its own metrics or those of `sparring-loadgen agent`:
+    sparring-loadgen run ws://192.0.2.7:9001/ \\
+        --server-metrics http://192.0.2.7:9100/metrics
   The first of four generators that share a load, for `sparring-loadgen merge`:
     sparring-loadgen run ws://127.0.0.1:9001/ -R 50k \\
         --shard 1/4 --start-at 2026-03-01T09:30:00Z --json 1.json
@@ -114,6 +118,11 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "via", help_heading = SERVER)]
     via_cpus: Option<CpuList>,
 
+    /// Measure the CPU time and memory of a server on another host by its metrics, at the borders of
+    /// the window: those of `sparring-server --admin`, or of `sparring-loadgen agent` on its host.
+    #[arg(long, value_name = "http://HOST:9100/metrics", conflicts_with = "spawn", help_heading = SERVER)]
+    server_metrics: Option<MetricsUrl>,
+
     /// Take this part of the load, where N processes share it: 1/4 to 4/4, with the same flags.
     /// auto takes it from Slurm, or from a Kubernetes Indexed Job with SPARRING_SHARDS. `merge`
     /// adds the results.
@@ -169,6 +178,7 @@ impl RunArguments {
             plan.target.known.proxy = Subject::of_command(&via.command, None).command;
             plan.target.via = Some(Spawn { cpus, ..via });
         }
+        plan.target.metrics.clone_from(&self.server_metrics);
         (plan.placement.shard, plan.placement.start_at) = (self.shard, self.start_at);
         // A scenario keeps its name, so that its results compare whatever their tags.
         if let Some(tag) = self.tag.as_ref().filter(|_| self.plan.load.scenario.is_none()) {
@@ -256,22 +266,23 @@ impl RunArguments {
 
     fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Measured, RunError> {
         terminal.expect(plan.load.settle + plan.load.warmup + plan.load.measure);
-        let Outcome { run, seconds, error } = measure(plan, terminal)?;
+        let Outcome { run, seconds, error, subject } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
         let goals = (!self.goals.is_empty()).then_some(Goals { met, thresholds, find_rate: None });
-        Ok(Measured { runs: vec![(plan.clone(), run)], seconds, error, goals })
+        Ok(Measured { runs: vec![(plan.clone(), run)], seconds, error, goals, subject })
     }
 
     /// Searches the highest rate; the runs are those of its trials that have a result.
     fn search(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Measured, RunError> {
         let (mut runs, mut seconds, mut error, mut number) = (Vec::new(), Vec::new(), None, 0);
+        let mut subject = None;
         let found = search::find(&self.goals.range(plan), &mut |rate, window, is_confirmation| {
             number += 1;
             let trial = goal::trial_plan(plan, rate, window, is_confirmation);
             let outcome = match measure(&trial, terminal) {
-                Ok(Outcome { run, seconds: latest, error: early }) => {
-                    (seconds, error) = (latest, early);
+                Ok(Outcome { run, seconds: latest, error: early, subject: found }) => {
+                    (seconds, error, subject) = (latest, early, found);
                     let outcome = goal::outcome(&run, &self.goals.judge(&run));
                     let is_interrupted = run.interrupted;
                     runs.push((trial, run));
@@ -296,19 +307,20 @@ impl RunArguments {
         let found = match found {
             // The result has everything that was measured until then.
             Err(failure) if !runs.is_empty() => {
-                return Ok(Measured { runs, seconds, error: Some(failure), goals: None });
+                return Ok(Measured { runs, seconds, error: Some(failure), goals: None, subject });
             }
             found => found?,
         };
         let thresholds = runs.last().map(|(_, run)| self.goals.judge(run)).unwrap_or_default();
         let met = found.rate_per_s.is_some() && thresholds.iter().all(|each| each.met);
         let goals = Some(Goals { met, thresholds, find_rate: Some(found) });
-        Ok(Measured { runs, seconds, error, goals })
+        Ok(Measured { runs, seconds, error, goals, subject })
     }
 
     fn document(&self, plan: &Plan, measured: &Measured, start: Start) -> Document {
         let last = measured.runs.last();
         let words = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.command);
+        let subject = measured.subject.clone().unwrap_or_else(|| Subject::of_command(words, None));
         let engine = last.and_then(|(_, run)| run.server.as_ref()?.engine.clone());
         let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
         let session = Session {
@@ -320,7 +332,7 @@ impl RunArguments {
         };
         let engine_of_generator = last.map_or("", |(plan, _)| plan.placement.engine.name());
         Document {
-            subject: Subject { engine, ..Subject::of_command(words, None) },
+            subject: Subject { engine, ..subject },
             scenarios: measured.scenarios(),
             runs: measured.runs.iter().map(|(_, run)| run.clone()).collect(),
             verdict: measured.goals.clone().map(SessionVerdict::Goals),
@@ -337,6 +349,8 @@ struct Measured {
     /// Error that ended the load of the last run, or the search, before its time.
     error: Option<RunError>,
     goals: Option<Goals>,
+    /// The server as its metrics describe it.
+    subject: Option<Subject>,
 }
 
 impl Measured {

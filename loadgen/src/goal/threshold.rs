@@ -145,8 +145,8 @@ impl Threshold {
     }
 
     /// Returns true if it is about the server's process, which is known only where the generator
-    /// started it.
-    pub(crate) fn needs_spawn(&self) -> bool {
+    /// started it or reads its metrics.
+    pub(crate) fn needs_server(&self) -> bool {
         matches!(self.metric, Metric::ServerCpu | Metric::Rss)
     }
 
@@ -181,8 +181,8 @@ impl Threshold {
                 format!("at least {} (messages had no echo yet)", show(value))
             }
             Some(value) => show(value),
-            None if self.needs_spawn() => {
-                "cannot be judged, the server's process is not known (--spawn)".to_owned()
+            None if self.needs_server() => {
+                "cannot be judged, it is not known (--spawn, --server-metrics)".to_owned()
             }
             None if figures.is_none() => "cannot be judged, the stage was not reached".to_owned(),
             None => {
@@ -242,7 +242,7 @@ impl Metric {
             Self::Max => some(latency.max as f64),
             Self::Rate => Some(figures.rate_per_s),
             Self::Errors => Some(figures.errors as f64),
-            Self::ServerCpu => run.server.as_ref().map(|server| server.cpu_ns_per_message),
+            Self::ServerCpu => run.server.as_ref()?.cpu_ns(),
             Self::Rss => run.server.as_ref()?.rss_bytes.map(|bytes| bytes as f64),
         }
     }
@@ -321,8 +321,10 @@ mod tests {
         (server.cpu_ns_per_message, server.rss_bytes) = (3500.0, Some(100 << 20));
         assert!(met("server-cpu<4us", &run) && !met("server-cpu<3us", &run));
         assert!(met("rss<=100MiB", &run) && !met("rss<100MB", &run));
+        run.server.as_mut().expect("known").cpu_uncertainty = Some(0.021);
+        assert!(!met("server-cpu<4us", &run) && met("rss<=100MiB", &run));
         run.server = None;
-        assert!(threshold("rss<1GiB").judge(&run).text.contains("--spawn"));
+        assert!(threshold("rss<1GiB").judge(&run).text.contains("--server-metrics"));
     }
 
     #[test]
@@ -375,7 +377,7 @@ mod tests {
         assert!(
             ["rate>1k", "rate<1k", "p99>2ms"].iter().all(|text| !threshold(text).limits_rate())
         );
-        assert!(threshold("rss<1GB").needs_spawn() && !threshold("p99<2ms").needs_spawn());
+        assert!(threshold("rss<1GB").needs_server() && !threshold("p99<2ms").needs_server());
         assert_eq!(threshold("p99<2ms").samples(), 10_000);
     }
 }

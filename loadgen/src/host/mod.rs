@@ -1,5 +1,6 @@
 //! The machine that measures: its description, and what processes and processors have spent.
 
+pub(crate) mod accounts;
 pub(crate) mod cgroup;
 pub(crate) mod machine;
 pub(crate) mod perf;

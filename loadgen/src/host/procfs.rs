@@ -12,7 +12,7 @@ use crate::host::cgroup::{Cgroup, Version};
 
 /// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every
 /// architecture that Rust's Linux targets have (`USER_HZ`).
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 /// CPU time in nanoseconds, and page faults with and without a read from a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Cost {
         }
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         self.with(other, |sum, part| sum + part)
     }
 
@@ -60,6 +60,8 @@ pub enum CostSource {
     /// waited for, in ticks.
     #[default]
     Procfs,
+    /// The server's metrics over HTTP. Counts in ticks, where they do not say otherwise.
+    Metrics,
 }
 
 impl CostSource {
@@ -68,13 +70,13 @@ impl CostSource {
         match self {
             Self::CgroupV2 => 1_000,
             Self::CgroupV1 => 1,
-            Self::Procfs => 10_000_000,
+            Self::Procfs | Self::Metrics => TICK_NS,
         }
     }
 }
 
 /// Key of a process: its number, which may be given again, and the time of its start.
-type ProcessKey = (u32, u64);
+pub(super) type ProcessKey = (u32, u64);
 
 /// CPU time and other costs of a server, as last read.
 ///
@@ -102,26 +104,29 @@ pub(crate) struct CpuUsage {
 /// Nanoseconds of a thread on a CPU and waiting for one, and its context switches.
 type ThreadCounters = [u64; 4];
 
-/// CPU time that passed between two looks, nanoseconds, and what happened.
+/// CPU time that passed between two looks, nanoseconds, and what happened. `None` where the source
+/// does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuSpent {
     /// Total CPU time of all threads and processes, also of those that have ended.
     pub(crate) total_ns: u64,
     /// CPU time in user space, sampled by the timer tick.
-    pub(crate) user_ns: u64,
+    pub(crate) user_ns: Option<u64>,
     /// CPU time in the kernel, sampled by the timer tick.
-    pub(crate) system_ns: u64,
+    pub(crate) system_ns: Option<u64>,
     /// Time of the thread with the least idle time; ended threads count as one.
-    pub(crate) busiest_ns: u64,
+    pub(crate) busiest_ns: Option<u64>,
     /// Time that the thread which waited most for other processes was runnable without a CPU.
-    pub(crate) waited_ns: u64,
+    pub(crate) waited_ns: Option<u64>,
     /// Voluntary context switches. `None` where ended threads did much of the work.
     pub(crate) voluntary_switches: Option<u64>,
     /// Context switches because something else was to run. `None` in the same cases.
     pub(crate) involuntary_switches: Option<u64>,
-    pub(crate) faults: u64,
+    pub(crate) faults: Option<u64>,
     /// Origin of the CPU time.
     pub(crate) source: CostSource,
+    /// Unit of the least exact count of that origin.
+    pub(crate) resolution_ns: u64,
     /// True if processes ended without a wait, so that part of their time is missing.
     pub(crate) is_incomplete: bool,
     /// Total CPU time by `/proc/PID/stat`, where it differs by more than the error of ticks.
@@ -197,10 +202,11 @@ impl CpuUsage {
         let differs = times.total_ns.abs_diff(ticks_ns) > error_ns;
         CpuSpent {
             total_ns: times.total_ns,
-            user_ns: part(times.user_ns),
-            system_ns: part(times.system_ns),
-            faults: tree.faults,
+            user_ns: Some(part(times.user_ns)),
+            system_ns: Some(part(times.system_ns)),
+            faults: Some(tree.faults),
             source,
+            resolution_ns: source.resolution_ns(),
             is_incomplete: source == CostSource::Procfs && self.unwaited != earlier.unwaited,
             other_total_ns: differs.then_some(ticks_ns),
             ..self.threads_since(earlier, times.total_ns)
@@ -223,8 +229,8 @@ impl CpuUsage {
         };
         let is_known = unseen_ns <= (total_ns / UNSEEN).max(TICK_NS);
         CpuSpent {
-            busiest_ns: busiest_ns.max(unseen_ns),
-            waited_ns: each.iter().map(held_up).max().unwrap_or(0),
+            busiest_ns: Some(busiest_ns.max(unseen_ns)),
+            waited_ns: Some(each.iter().map(held_up).max().unwrap_or(0)),
             voluntary_switches: is_known.then(|| sum(2)),
             involuntary_switches: is_known.then(|| sum(3)),
             ..CpuSpent::default()
@@ -240,13 +246,13 @@ impl CpuUsage {
 }
 
 /// Returns the cost of a living process without its children, but with its threads that have ended.
-fn own_cost(pid: u32, stat: &Stat) -> Cost {
+pub(super) fn own_cost(pid: u32, stat: &Stat) -> Cost {
     let exact = engine::process_cpu_time(pid).and_then(|time| u64::try_from(time.as_nanos()).ok());
     Cost { total_ns: exact.unwrap_or(stat.own.total_ns), ..stat.own }
 }
 
 /// Returns the cost of ended processes by which no living process has grown.
-fn unwaited(
+pub(super) fn unwaited(
     then: &BTreeMap<ProcessKey, (Cost, Cost)>,
     now: &BTreeMap<ProcessKey, (Cost, Cost)>,
 ) -> Cost {
@@ -310,14 +316,14 @@ pub(crate) struct Stat {
     parent: u32,
     pub(crate) group: u32,
     /// Time of its start, in ticks since the start of the machine.
-    start: u64,
+    pub(super) start: u64,
     /// Cost of all its threads, also of those that have ended.
     pub(crate) own: Cost,
     /// Cost of children that have ended and were waited for, with that of their own children.
-    children: Cost,
+    pub(super) children: Cost,
 }
 
-fn stat(pid: u32) -> Option<Stat> {
+pub(super) fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -365,7 +371,7 @@ fn tree(root: u32) -> BTreeMap<u32, Stat> {
 
 /// Returns the [`tree`] at a moment between two ends of processes. There the cost of an ended
 /// process counts once: as its own, or as its parent's.
-fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
+pub(super) fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
     let mut seen = tree(root);
     for _ in 1..TREE_ATTEMPTS {
         let is_as_before = |(pid, then): (&u32, &Stat)| {
@@ -568,7 +574,7 @@ mod tests {
         );
         // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their
         // switches.
-        assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
+        assert_eq!((spent.busiest_ns, spent.voluntary_switches), (Some(800_000_000), None));
         now.threads.insert((1, 3), [800_000_000, 0, 0, 0]);
         assert_eq!(now.since(&CpuUsage::default()).voluntary_switches, Some(5));
     }
@@ -578,7 +584,7 @@ mod tests {
         let mut now = usage(SECOND, SECOND, None);
         (now.tree.user_ns, now.tree.system_ns) = (100_000_000, 300_000_000);
         let spent = now.since(&CpuUsage::default());
-        assert_eq!((spent.user_ns, spent.system_ns), (250_000_000, 750_000_000));
+        assert_eq!((spent.user_ns, spent.system_ns), (Some(250_000_000), Some(750_000_000)));
     }
 
     #[test]
@@ -626,7 +632,7 @@ mod tests {
         usage.threads.insert((1, 2), [600, 500, 0, 0]);
         usage.threads.insert((1, 3), [400, 450, 0, 0]);
         // Thread 2 may have waited 400 for thread 3, and 3 all of its time for 2.
-        assert_eq!(usage.since(&CpuUsage::default()).waited_ns, 100);
+        assert_eq!(usage.since(&CpuUsage::default()).waited_ns, Some(100));
     }
 
     #[test]
@@ -640,7 +646,7 @@ mod tests {
         child.kill().expect("our own child");
         child.wait().expect("killed");
         assert!(found.contains_key(&child.id()) && !found.contains_key(&me));
-        assert!(ran.faults > 0 && ran.total_ns > 0 && memory.resident > 0);
+        assert!(ran.faults > Some(0) && ran.total_ns > 0 && memory.resident > 0);
         usage.look(me, None);
         assert!(!descendants(me).contains_key(&child.id()));
         // We have waited for it, so none of its cost is lost.

@@ -12,7 +12,8 @@ use super::{MergeError, Part, common, distinct};
 use crate::load::Load;
 use crate::result::{
     Censored, Client, Compression, Cycles, Disturbance, EndedEarly, Errors, Integrity, Latencies,
-    Latency, MessageCost, Messages, Outages, Phases, Pings, Run, Second, ShardLine, Standstill,
+    Latency, MessageCost, Messages, Outages, Phases, Pings, Run, Second, Server, ShardLine,
+    Standstill,
     per_second,
 };
 use crate::run::ProcessShard;
@@ -78,8 +79,8 @@ pub(super) fn combined(parts: &[Part]) -> Result<Run, MergeError> {
         }),
         message_cost: message_cost(parts),
         compression: compression(parts),
-        // A shard starts no server.
-        server: None,
+        server: server(parts, received),
+        // A shard starts no proxy.
         proxy: None,
         client: client(parts, received),
         disturbance: disturbance(parts),
@@ -108,6 +109,43 @@ fn message_cost(parts: &[Part]) -> Option<MessageCost> {
     (!costs.is_empty()).then(|| MessageCost {
         build_ns: mean(|cost| cost.build_ns),
         check_ns: mean(|cost| cost.check_ns),
+    })
+}
+
+/// Returns the cost of the server, whose metrics the shards have read. Each has divided the same
+/// CPU time by its own messages.
+fn server(parts: &[Part], received: u64) -> Option<Server> {
+    let each = || parts.iter().filter_map(|part| Some((part.run().server.as_ref()?, part)));
+    let (first, _) = each().next()?;
+    let mean = |figure: fn(&Server) -> Option<f64>| {
+        let sums: Option<Vec<f64>> = each()
+            .map(|(server, part)| Some(figure(server)? * part.run().received as f64))
+            .collect();
+        let sums = sums?;
+        let mean = sums.iter().sum::<f64>() / sums.len() as f64;
+        Some(if received == 0 { 0.0 } else { mean / received as f64 })
+    };
+    let most = |figure: fn(&Server) -> Option<f64>| {
+        each().filter_map(|(server, _)| figure(server)).reduce(f64::max)
+    };
+    let load = parts[0].load();
+    let growth = each().filter_map(|(server, part)| {
+        let own = part.run().shard.as_ref()?;
+        let own = ProcessShard::new(own.number, own.count)?.part(load.all_connections());
+        Some(server.rss_bytes_per_connection? * own as f64)
+    });
+    Some(Server {
+        cpu_ns_per_message: mean(|server| Some(server.cpu_ns_per_message))?,
+        cpu_uncertainty: most(|server| server.cpu_uncertainty),
+        user_ns_per_message: mean(|server| server.user_ns_per_message),
+        system_ns_per_message: mean(|server| server.system_ns_per_message),
+        page_faults_per_message: mean(|server| server.page_faults_per_message),
+        rss_bytes: each().filter_map(|(server, _)| server.rss_bytes).max(),
+        // The same growth, at slightly different times.
+        rss_bytes_per_connection: growth
+            .reduce(f64::max)
+            .map(|bytes| bytes / load.all_connections() as f64),
+        ..first.clone()
     })
 }
 

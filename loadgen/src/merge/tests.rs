@@ -85,6 +85,27 @@ fn assert_invalid(run: &Run, kind: InvalidKind, words: &[&str]) {
 }
 
 #[test]
+fn shards_divide_the_cost_of_the_server_by_all_messages() {
+    let parts: Vec<_> = (1..=COUNT)
+        .map(|number| {
+            let (name, mut document) = shard(number);
+            let run = &mut document.runs[0];
+            let mut server = example::run("echo", 1000).server.expect("known");
+            // Each reads 80 ms, and one is less certain than the others.
+            server.cpu_ns_per_message = 80e6 / run.received as f64;
+            server.cpu_uncertainty = Some(if number == 2 { 0.004 } else { 0.001 });
+            run.server = Some(server);
+            (name, document)
+        })
+        .collect();
+    let run = merge(parts, None).expect("shards").runs.remove(0);
+    let server = run.server.expect("read");
+    let cpu_ns = server.cpu_ns_per_message * run.received as f64;
+    assert!((cpu_ns - 80e6).abs() < 1.0, "{cpu_ns}");
+    assert_eq!((server.cpu_uncertainty, server.rss_bytes), (Some(0.004), Some(6_000_000)));
+}
+
+#[test]
 fn percentiles_are_those_of_all_samples_together() {
     let run = merged(all()).runs.remove(0);
     let everything: Vec<u64> = (1..=COUNT).flat_map(samples).collect();

@@ -871,6 +871,10 @@ pub struct Server {
     /// CPU time per received message in the measured window, from the scheduler's nanosecond
     /// accounting.
     pub cpu_ns_per_message: f64,
+    /// Largest error of that time as a share of it, where it comes from the server's metrics. Above
+    /// [`MAX_CPU_UNCERTAINTY`] the time is neither shown nor compared ([`Server::cpu_ns`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_uncertainty: Option<f64>,
     /// Origin of the CPU time. Absent in older documents, which count neither ended threads nor
     /// ended processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -912,13 +916,22 @@ pub struct Server {
     /// Reason why instructions and cycles are not known, in a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_counted: Option<String>,
-    /// Counters of the server over its whole life, warm-up included (`--stats`); empty if it
-    /// does not say.
+    /// Counters of the server over its whole life, warm-up included (`--stats`); by its metrics,
+    /// over the measured window. Empty if it does not say.
     #[serde(default, skip_serializing_if = "is_default")]
     pub counters: BTreeMap<String, u64>,
 }
 
+/// Largest error of a server's CPU time, as a share of it, with which it is compared.
+pub const MAX_CPU_UNCERTAINTY: f64 = 0.02;
+
 impl Server {
+    /// Returns the CPU time per message, unless it is too uncertain.
+    pub fn cpu_ns(&self) -> Option<f64> {
+        let is_known = self.cpu_uncertainty.is_none_or(|share| share <= MAX_CPU_UNCERTAINTY);
+        is_known.then_some(self.cpu_ns_per_message)
+    }
+
     /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts
     /// both.
     ///

@@ -174,6 +174,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             congestion: Some("cubic".into()),
             cpus: vec![0],
             cpu_ns_per_message: 4_000.0,
+            cpu_uncertainty: None,
             cost_source: Some(CostSource::CgroupV2),
             cost_resolution_ns: Some(1_000),
             user_ns_per_message: Some(200.0),

@@ -29,6 +29,8 @@ pub enum InvalidKind {
     ServerEnded,
     /// The process of the proxy before the server ended.
     ProxyEnded,
+    /// The server was started again within the run.
+    ServerRestarted,
     /// The server closed all connections.
     AllClosed,
     /// The server stopped answering.
@@ -83,6 +85,7 @@ impl InvalidKind {
                 | Self::CutTail
                 | Self::ServerEnded
                 | Self::ProxyEnded
+                | Self::ServerRestarted
                 | Self::AllClosed
                 | Self::StoppedAnswering
                 | Self::NoEcho

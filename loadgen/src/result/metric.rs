@@ -165,7 +165,7 @@ impl Metric {
         let latency = &run.latency_ns.corrected;
         match self {
             Self::Throughput => Some(run.rate_per_s),
-            Self::ServerCpu => run.server.as_ref().map(|server| server.cpu_ns_per_message),
+            Self::ServerCpu => run.server.as_ref()?.cpu_ns(),
             Self::P50 => latency.p50.map(|ns| ns as f64),
             Self::P99 => latency.p99.map(|ns| ns as f64),
             Self::P99_9 => latency.p99_9.map(|ns| ns as f64),

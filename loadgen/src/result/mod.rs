@@ -33,7 +33,8 @@ pub use crate::target::clock::ClockOffset;
 pub(crate) use document::per_second;
 pub use document::{
     Agreed, Arm, Censored, Client, CompressedMessages, Compression, Conformance, Count, Cycles,
-    Disturbance, Document, EndedEarly, Errors, Integrity, Latencies, MessageCost, Messages,
+    Disturbance, Document, EndedEarly, Errors, Integrity, Latencies, MAX_CPU_UNCERTAINTY,
+    MessageCost, Messages,
     Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Setting,
     Standstill, Start,
 };

@@ -64,7 +64,7 @@ impl Summary {
             interrupted: runs.iter().any(|run| run.interrupted),
             rate_per_s: over(&|run| Some(run.rate_per_s))?,
             bytes_per_s: over(&|run| Some(run.bytes_per_s))?,
-            server_cpu_ns: over(&|run| Some(run.server.as_ref()?.cpu_ns_per_message)),
+            server_cpu_ns: over(&|run| run.server.as_ref()?.cpu_ns()),
             server_user_ns: over(&|run| run.server.as_ref()?.user_ns_per_message),
             enters_per_message: over(&|run| {
                 run.server.as_ref()?.enters_per_message(&scenario.parameters)

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::coordinator::{Measured, ServerCost};
+use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::process_shard::ProcessShard;
+use super::server_meter::ServerCost;
 use super::stage_tally::StageTally;
 use super::started::Said;
 use super::tally::{CompressionTally, Outstanding, Tally, add_second};
@@ -236,25 +237,27 @@ fn figures(
 ) -> Server {
     let each = |amount: u64| per_message(amount, measured.tally.received.measured);
     let count = counted.and_then(|counted| counted.as_ref().ok());
-    let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
     Server {
         engine: said.engine,
         congestion: said.congestion,
         counters: said.counters,
         cpus: Vec::new(),
         cpu_ns_per_message: each(cost.cpu.total_ns),
-        user_ns_per_message: Some(each(cost.cpu.user_ns)),
-        system_ns_per_message: Some(each(cost.cpu.system_ns)),
+        cpu_uncertainty: cost.uncertainty,
+        user_ns_per_message: cost.cpu.user_ns.map(each),
+        system_ns_per_message: cost.cpu.system_ns.map(each),
         cost_source: Some(cost.cpu.source),
-        cost_resolution_ns: Some(cost.cpu.source.resolution_ns()),
+        cost_resolution_ns: Some(cost.cpu.resolution_ns),
         voluntary_switches_per_message: cost.cpu.voluntary_switches.map(each),
         involuntary_switches_per_message: cost.cpu.involuntary_switches.map(each),
-        page_faults_per_message: Some(each(cost.cpu.faults)),
+        page_faults_per_message: cost.cpu.faults.map(each),
         instructions_per_message: count.map(|(instructions, _)| each(*instructions)),
         cycles_per_message: count.map(|(_, cycles)| each(*cycles)),
         not_counted: counted.and_then(|counted| Some(counted.as_ref().err()?.to_string())),
-        rss_bytes: Some(cost.after.resident),
-        rss_bytes_per_connection: Some(growth / plan.all_own_connections() as f64),
+        rss_bytes: cost.resident,
+        rss_bytes_per_connection: cost
+            .growth
+            .map(|bytes| bytes as f64 / plan.all_own_connections() as f64),
     }
 }
 
@@ -264,7 +267,7 @@ fn disturbance(measured: &Measured) -> Disturbance {
     let proxys_ns = measured.proxy.map_or(0, |proxy| proxy.cpu.total_ns);
     let share = |waited_ns: u64| waited_ns.saturating_sub(proxys_ns) as f64 / window_ns;
     Disturbance {
-        server_waited: measured.server.map(|server| share(server.cpu.waited_ns)),
+        server_waited: measured.server.and_then(|server| server.cpu.waited_ns).map(share),
         generator_waited: share(measured.spent.threads_waited_ns),
         stolen: measured.spent.stolen_ns as f64 / window_ns,
     }
@@ -319,7 +322,7 @@ mod tests {
 
     use super::super::coordinator::Spent;
     use super::*;
-    use crate::host::procfs::{CpuSpent, Memory};
+    use crate::host::procfs::CpuSpent;
     use crate::result::{CostSource, Phases};
     use crate::target::spawn::Spawn;
 
@@ -345,21 +348,24 @@ mod tests {
             server: Some(ServerCost {
                 cpu: CpuSpent {
                     total_ns: 2000,
-                    user_ns: 400,
-                    system_ns: 1600,
-                    busiest_ns: 0,
-                    waited_ns: 4_000_000,
+                    user_ns: Some(400),
+                    system_ns: Some(1600),
+                    busiest_ns: Some(0),
+                    waited_ns: Some(4_000_000),
                     voluntary_switches: Some(20),
                     involuntary_switches: Some(10),
-                    faults: 2,
+                    faults: Some(2),
                     source: CostSource::CgroupV2,
+                    resolution_ns: 1000,
                     is_incomplete: false,
                     other_total_ns: None,
                 },
-                before: Memory { resident: 10, anonymous: 100_000 },
-                after: Memory { resident: 500_000, anonymous: 164_000 },
+                uncertainty: None,
+                resident: Some(500_000),
+                growth: Some(64_000),
             }),
             proxy: None,
+            metrics: None,
         }
     }
 
@@ -425,7 +431,7 @@ mod tests {
         let mut measured = measured(Duration::from_secs(2));
         let alone = run(&measured);
         measured.proxy = measured.server.map(|server| {
-            let cpu = CpuSpent { total_ns: 24_000_000, user_ns: 0, ..server.cpu };
+            let cpu = CpuSpent { total_ns: 24_000_000, user_ns: Some(0), ..server.cpu };
             ServerCost { cpu, ..server }
         });
         let run = run(&measured);

@@ -11,19 +11,18 @@ use engine::{Counters, Nanos};
 use super::error::RunError;
 use super::plan::Plan;
 use super::progress::{Phase, Progress, Snapshot};
+use super::server_meter::{MetricsFacts, ProcessMeter, ServerCost, ServerMeter};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::started::Started;
 use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
 use crate::host::perf::{Counted, Counting};
-use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
+use crate::host::procfs;
 use crate::result::{Phases, Utc};
-use crate::target::spawn::Server;
+use crate::target::metrics::{Endpoint, MetricsError, Reading};
 
 /// Interval of progress reports and of all checks.
 const TICK: Duration = Duration::from_millis(100);
-/// Interval at which the server's threads are sampled within the window.
-const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// Time that workers may take for something that depends on no other party.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time from the order to begin to the first message, so that every worker hears of it.
@@ -47,6 +46,8 @@ pub(super) struct Measured {
     pub(super) server: Option<ServerCost>,
     /// Cost of the proxy before the server.
     pub(super) proxy: Option<ServerCost>,
+    /// Facts from the server's metrics, where it has a URL of metrics.
+    pub(super) metrics: Option<Result<MetricsFacts, MetricsError>>,
 }
 
 #[derive(Default)]
@@ -60,58 +61,11 @@ pub(super) struct Spent {
     pub(super) counted: Option<Counted>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ServerCost {
-    pub(super) cpu: CpuSpent,
-    /// Before the first connection.
-    pub(super) before: Memory,
-    /// At the end of the window.
-    pub(super) after: Memory,
-}
-
-/// A server or a proxy that was started for the run, and its cost.
-struct Observed<'a> {
-    server: &'a mut Server,
-    /// Its memory before the first connection.
-    before: Memory,
-    /// Its CPU time when the window began, and when it was last read.
-    at_start: CpuUsage,
-    usage: CpuUsage,
-}
-
-impl<'a> Observed<'a> {
-    fn new(server: &'a mut Server) -> Self {
-        let before = procfs::memory(&server.pids());
-        Self { server, before, at_start: CpuUsage::default(), usage: CpuUsage::default() }
-    }
-
-    fn look(&mut self) {
-        self.server.look(&mut self.usage);
-    }
-
-    fn begin_window(&mut self) {
-        self.look();
-        self.at_start = self.usage.clone();
-    }
-
-    /// Returns the cost of the window, up to the last look, and the memory of now.
-    fn cost(&self) -> ServerCost {
-        let after = procfs::memory(&self.server.pids());
-        ServerCost { cpu: self.usage.since(&self.at_start), before: self.before, after }
-    }
-
-    /// Returns the error for its end, where it has ended.
-    fn ended(&mut self) -> Option<RunError> {
-        let status = self.server.exit_status()?;
-        Some(RunError::ended(self.server.role(), status, String::new()))
-    }
-}
-
 pub(super) struct Coordinator<'a> {
     plan: &'a Plan,
     progress: &'a mut dyn Progress,
-    server: Option<Observed<'a>>,
-    proxy: Option<Observed<'a>>,
+    meter: ServerMeter<'a>,
+    proxy: Option<ProcessMeter<'a>>,
     shared: Arc<Shared>,
     workers: Vec<WorkerThread>,
     /// The processors that workers and server are confined to; empty if one of them is not.
@@ -134,8 +88,6 @@ pub(super) struct Coordinator<'a> {
     received_at: Instant,
     is_interrupted: bool,
     broken: Option<(RunError, Duration)>,
-    /// Instant at which the CPU time of server and proxy was last read.
-    usage_at: Instant,
 }
 
 /// Returns the processors that the run can be on; none where it may be on any.
@@ -155,6 +107,7 @@ impl<'a> Coordinator<'a> {
         shared: Arc<Shared>,
         cpus: &[usize],
         started: &'a mut Started,
+        metrics: Option<(Endpoint, Reading)>,
         progress: &'a mut dyn Progress,
     ) -> Result<Self, RunError> {
         let (sender, reports) = channel();
@@ -162,8 +115,8 @@ impl<'a> Coordinator<'a> {
         let mut coordinator = Self {
             plan,
             progress,
-            server: started.server.as_mut().map(Observed::new),
-            proxy: started.proxy.as_mut().map(Observed::new),
+            meter: ServerMeter::new(started.server.as_mut(), metrics),
+            proxy: started.proxy.as_mut().map(ProcessMeter::new),
             shared,
             workers: Vec::new(),
             cpus: confined(plan, cpus),
@@ -181,7 +134,6 @@ impl<'a> Coordinator<'a> {
             received_at: now,
             is_interrupted: false,
             broken: None,
-            usage_at: now,
         };
         coordinator.enter(Phase::Connect, Duration::ZERO);
         for index in 0..plan.placement.threads as usize {
@@ -227,14 +179,14 @@ impl<'a> Coordinator<'a> {
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
-        let server = self.server.as_ref().map(Observed::cost);
-        let proxy = self.proxy.as_ref().map(Observed::cost);
         phases.measure = end.since(start).as_nanos() as u64;
         let drained = self.drain(end);
         self.or_broken(drained)?;
         phases.drain = Nanos::monotonic().since(end).as_nanos() as u64;
         let (tally, counters) = self.close()?;
         let broken = self.broken.take().map(|(error, after)| (self.explain(error), after));
+        let (server, metrics) = self.meter.cost(start, end);
+        let proxy = self.proxy.as_ref().map(ProcessMeter::cost);
         let window = end.since(start);
         Ok(Measured {
             tally,
@@ -247,6 +199,7 @@ impl<'a> Coordinator<'a> {
             spent,
             server,
             proxy,
+            metrics,
         })
     }
 
@@ -325,9 +278,9 @@ impl<'a> Coordinator<'a> {
     fn measure(&mut self) -> Result<Spent, RunError> {
         let stolen = procfs::stolen_ns(&self.cpus);
         let threads = self.threads_times();
-        self.usage_at = Instant::now();
-        self.observed().for_each(Observed::begin_window);
-        let counting = self.server.as_ref().map(|it| Counting::start(&it.server.pids()));
+        self.proxy.iter_mut().for_each(ProcessMeter::begin_window);
+        self.meter.begin_window();
+        let counting = self.meter.process().map(|process| Counting::start(&process.pids()));
         self.enter(Phase::Measure, self.plan.load.measure);
         // The remainder of the window is shorter than an interval, because sampling takes time.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
@@ -341,12 +294,13 @@ impl<'a> Coordinator<'a> {
         }
         let now = self.threads_times();
         let passed = || now.iter().zip(&threads);
-        self.look_at_server();
+        self.proxy.iter_mut().for_each(ProcessMeter::end_window);
+        self.meter.end_window();
         let counted = counting.map(|counting| counting.and_then(|mut counting| counting.read()));
         let lost = procfs::stolen_ns(&self.cpus)
             .into_iter()
             .map(|(cpu, now)| now.saturating_sub(stolen.get(&cpu).copied().unwrap_or(now)));
-        let spent = Spent {
+        Ok(Spent {
             threads_cpu_ns: passed().map(|(now, then)| now.0.saturating_sub(then.0)).collect(),
             threads_waited_ns: passed()
                 .map(|(now, then)| now.1.saturating_sub(then.1))
@@ -354,8 +308,7 @@ impl<'a> Coordinator<'a> {
                 .unwrap_or(0),
             stolen_ns: lost.max().unwrap_or(0),
             counted,
-        };
-        Ok(spent)
+        })
     }
 
     /// Returns true if the last echo of a limited number of messages is back.
@@ -483,10 +436,10 @@ impl<'a> Coordinator<'a> {
         }
         self.tell();
         self.is_interrupted |= self.progress.interrupted();
-        if self.phase == Phase::Measure && self.usage_at.elapsed() >= LOOK_AT_SERVER {
-            self.look_at_server();
+        if self.phase == Phase::Measure {
+            self.processes().for_each(ProcessMeter::sample);
         }
-        if let Some(error) = self.observed().find_map(Observed::ended) {
+        if let Some(error) = self.processes().find_map(ProcessMeter::ended) {
             return Err(error);
         }
         let patience = self.plan.load.answer_timeout;
@@ -538,8 +491,8 @@ impl<'a> Coordinator<'a> {
         let began = Instant::now();
         let may_explain =
             !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Setup(_));
-        while may_explain && self.server.is_some() && began.elapsed() < DYING {
-            for Observed { server, .. } in self.observed() {
+        while may_explain && self.meter.process().is_some() && began.elapsed() < DYING {
+            for server in self.processes().map(ProcessMeter::server) {
                 if let Some(status) = server.exit_status() {
                     server.wait_for_output();
                     return RunError::ended(server.role(), status, server.stderr_tail());
@@ -547,7 +500,7 @@ impl<'a> Coordinator<'a> {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        let Some(Observed { server, .. }) = self.observed().next() else { return error };
+        let Some(server) = self.processes().next().map(ProcessMeter::server) else { return error };
         if let RunError::AllClosed { said, .. } | RunError::StoppedAnswering { said, .. } =
             &mut error
         {
@@ -607,13 +560,8 @@ impl<'a> Coordinator<'a> {
         tids.map(|tid| procfs::schedstat(std::process::id(), tid).unwrap_or_default()).collect()
     }
 
-    fn look_at_server(&mut self) {
-        self.usage_at = Instant::now();
-        self.observed().for_each(Observed::look);
-    }
-
     /// Returns what was started for the run: first the program that the generator connects to.
-    fn observed(&mut self) -> impl Iterator<Item = &mut Observed<'a>> {
-        self.proxy.iter_mut().chain(&mut self.server)
+    fn processes(&mut self) -> impl Iterator<Item = &mut ProcessMeter<'a>> {
+        self.proxy.iter_mut().chain(self.meter.process())
     }
 }

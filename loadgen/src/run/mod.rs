@@ -37,6 +37,7 @@ mod random;
 mod rate_curve;
 mod rehearsal;
 mod schedule;
+mod server_meter;
 mod shared;
 mod stage_tally;
 mod started;
@@ -66,6 +67,7 @@ use hdrhistogram::Histogram;
 
 use crate::result::{Run, Utc};
 use crate::target::clock;
+use crate::target::subject::Subject;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
@@ -104,6 +106,8 @@ pub(crate) struct Outcome {
     pub(crate) seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load early, with the last output of a spawned server.
     pub(crate) error: Option<RunError>,
+    /// The server as its metrics describe it.
+    pub(crate) subject: Option<Subject>,
 }
 
 /// Carries out `plan` as [`execute`] does, and returns the histogram of each second, too.
@@ -119,6 +123,7 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let mut addresses = preflight::resolve(plan, 0)?;
     let secured = Secured::of(plan)?;
     preflight::check_ports(plan)?;
+    let metrics = plan.target.metrics.as_ref().map(preflight::first_reading).transpose()?;
     let mut started = Started::start(plan, &mut addresses[0], &mut || !progress.interrupted())?;
     let clock = plan.placement.shard.map(|_| {
         let client = secured.as_ref().and_then(|secured| secured.settings.connects.first());
@@ -127,8 +132,11 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let shared = Arc::new(Shared { secured, ..Shared::new(plan, addresses)? });
     let start = Utc::now();
     let mut measured =
-        Coordinator::start(plan, shared.clone(), &cpus, &mut started, progress)?.run()?;
-    let said = started.end();
+        Coordinator::start(plan, shared.clone(), &cpus, &mut started, metrics, progress)?.run()?;
+    let facts = measured.metrics.as_ref().and_then(|facts| facts.as_ref().ok().cloned());
+    let (announced, subject) = facts.map(|facts| (facts.announced, facts.subject)).unzip();
+    let mut said = started.end();
+    said.server = said.server.or(announced);
     let address = shared.addresses_in_use();
     let CompressionTally { answer, compressed_on_send, .. } = measured.tally.compression;
     let agreed = answer.flatten().filter(|_| compressed_on_send > 0);
@@ -141,5 +149,5 @@ pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcom
     let seconds =
         intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
     let error = measured.broken.map(|(error, _)| error);
-    Ok(Outcome { run, seconds, error })
+    Ok(Outcome { run, seconds, error, subject })
 }

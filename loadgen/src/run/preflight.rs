@@ -8,10 +8,11 @@ use anyhow::anyhow;
 use engine::{affinity, socket};
 
 use super::error::RunError;
-use super::plan::{Plan, Wait};
+use super::plan::{Plan, PlanError, Wait};
 use super::worker::spare;
 use crate::format::count;
 use crate::host::system::System;
+use crate::target::metrics::{Endpoint, MetricsUrl, Reading};
 use crate::target::spawn::inherited_limits;
 use crate::target::url::{self, Port, Url};
 
@@ -40,6 +41,21 @@ fn resolve_url(plan: &Plan, url: &Url, chosen: u16) -> Result<Vec<SocketAddr>, R
             || plan.placement.source_ips.iter().any(|&from| reaches(from, to))
     });
     Ok(addresses)
+}
+
+/// Reads the server's metrics before anything is started.
+///
+/// # Errors
+///
+/// [`RunError::Plan`]: nothing is known by these metrics.
+pub(super) fn first_reading(url: &MetricsUrl) -> Result<(Endpoint, Reading), RunError> {
+    let read = |endpoint: Endpoint| endpoint.read().map(|reading| (endpoint, reading));
+    Endpoint::resolve(url).and_then(read).map_err(|error| {
+        RunError::Plan(PlanError(format!(
+            "--server-metrics {url} cannot be read: {error}; `sparring-server --admin`, or \
+             `sparring-loadgen agent` on the server's host, serves what is needed"
+        )))
+    })
 }
 
 /// Returns true if a connection from one to the other is possible: both are of the same family,

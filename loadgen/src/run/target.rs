@@ -8,6 +8,7 @@ use super::plan::{PlanError, require};
 use crate::load::{Load, Transport};
 use crate::result::{Route, Setting};
 use crate::target::client_certificate::ClientCertificate;
+use crate::target::metrics::MetricsUrl;
 use crate::target::opening::HandshakeRequest;
 use crate::target::place::Place;
 use crate::target::spawn::Spawn;
@@ -44,6 +45,8 @@ pub struct Target {
     pub via: Option<Spawn>,
     /// Longest time until a started server accepts.
     pub start_timeout: Duration,
+    /// The metrics of a server that was not started here.
+    pub metrics: Option<MetricsUrl>,
     /// Settings of the server, where the caller knows them: only recorded.
     pub known: Setting,
 }
@@ -65,6 +68,7 @@ impl Target {
             spawn: None,
             via: None,
             start_timeout: Duration::from_secs(20),
+            metrics: None,
             known: Setting::default(),
         }
     }

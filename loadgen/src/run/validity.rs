@@ -25,7 +25,8 @@ use super::tally::{CompressionTally, Parts, Spans, Tally};
 use crate::format::count;
 use crate::host::procfs::CpuSpent;
 use crate::load::{Arrival, Stages};
-use crate::result::{Integrity, InvalidKind};
+use crate::result::{Integrity, InvalidKind, MAX_CPU_UNCERTAINTY};
+use crate::target::metrics::MetricsError;
 
 /// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing
 /// disturbs them, and some milliseconds where something does, whatever the server. Few runs lie
@@ -113,7 +114,36 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
             accounts(who, &cost.cpu, &mut verdict);
         }
     }
+    metrics(plan, measured, &mut verdict);
     verdict
+}
+
+/// Rejects a run whose server was started again, and notes where its metrics do not give its cost.
+fn metrics(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
+    match &measured.metrics {
+        Some(Err(error @ MetricsError::Restarted)) => {
+            verdict.doubt(InvalidKind::ServerRestarted, error.to_string());
+        }
+        Some(Err(error)) => verdict.notes.push(format!(
+            "the server's cost is not known, its metrics could not be read: {error}"
+        )),
+        _ => {}
+    }
+    let Some(uncertainty) = measured.server.and_then(|server| server.uncertainty) else { return };
+    if uncertainty > MAX_CPU_UNCERTAINTY {
+        verdict.notes.push(format!(
+            "the server's CPU time is not known: its metrics leave {:.1} % of it uncertain, at most \
+             {:.0} % are of use: a longer window (-d) or a faster answer would help",
+            uncertainty * 100.0,
+            MAX_CPU_UNCERTAINTY * 100.0
+        ));
+    } else if plan.placement.shard.is_some_and(|shard| shard.count() > 1) {
+        verdict.notes.push(
+            "the server's CPU time is that of all shards, for each message of this one: `merge` \
+             divides it by all messages"
+                .to_owned(),
+        );
+    }
 }
 
 fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
@@ -377,7 +407,7 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let generator =
         format!("a thread of the generator was busy {:.0} % of the window", busy * 100.0);
     let behind = [("server", measured.server), ("proxy", measured.proxy)];
-    let busiest = behind.into_iter().filter_map(|(who, cost)| Some((who, cost?.cpu.busiest_ns)));
+    let busiest = behind.into_iter().filter_map(|(who, cost)| Some((who, cost?.cpu.busiest_ns?)));
     let busiest = busiest.max_by_key(|&(_, busiest_ns)| busiest_ns);
     match busiest.map(|(who, busiest_ns)| (who, busiest_ns as f64 / window_ns.max(1.0))) {
         Some((who, share)) if share < IDLE => verdict.doubt(InvalidKind::BusyGenerator, format!(
@@ -455,11 +485,11 @@ pub(crate) fn wrong_echoes(count: u64) -> String {
 mod tests {
     use engine::{Counters, EngineKind, Nanos};
 
-    use super::super::coordinator::{ServerCost, Spent};
+    use super::super::coordinator::Spent;
     use super::super::ledger::Times;
     use super::super::pace::Pace;
+    use super::super::server_meter::ServerCost;
     use super::*;
-    use crate::host::procfs::Memory;
     use crate::result::{Phases, Utc};
 
     const WINDOW: Duration = Duration::from_secs(1);
@@ -474,7 +504,6 @@ mod tests {
 
     fn measured(tally: Tally, busy: f64, server: Option<f64>) -> Measured {
         let ns = |share: f64| (share * 1e9) as u64;
-        let memory = Memory::default();
         Measured {
             tally,
             counters: Counters::default(),
@@ -485,11 +514,11 @@ mod tests {
             broken: None,
             spent: Spent { threads_cpu_ns: vec![ns(busy / 2.0), ns(busy)], ..Spent::default() },
             server: server.map(|share| ServerCost {
-                cpu: CpuSpent { busiest_ns: ns(share), ..CpuSpent::default() },
-                before: memory,
-                after: memory,
+                cpu: CpuSpent { busiest_ns: Some(ns(share)), ..CpuSpent::default() },
+                ..ServerCost::default()
             }),
             proxy: None,
+            metrics: None,
         }
     }
 

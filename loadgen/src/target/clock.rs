@@ -7,7 +7,7 @@
 //! does. Then one exchange bounds the difference to its round trip, as NTP does.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,7 @@ use engine::rustls::{ClientConnection, StreamOwned};
 use engine::tls::TlsClient;
 use serde::{Deserialize, Serialize};
 
+use super::http::{self, Bounds};
 use super::url::Url;
 use crate::load::Transport;
 
@@ -29,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(1200);
 /// Longest time of an exchange.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest head of an answer.
-const MAX_HEAD: u64 = 64 << 10;
+/// Bounds of the head of an answer.
+const HEAD: Bounds = Bounds { bytes: 64 << 10, time: PATIENCE };
 /// Time of a server since 1970, and its resolution.
 type ServerTime = (Duration, Duration);
 
@@ -101,7 +102,7 @@ fn exchange(
     addresses: &[SocketAddr],
     tls: Option<&TlsClient>,
 ) -> anyhow::Result<ClockOffset> {
-    let mut stream = connect(addresses)?;
+    let mut stream = http::connect(addresses, PATIENCE).context("cannot connect")?;
     let request =
         format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host_field());
     let (sent, head, received) = match tls {
@@ -120,15 +121,6 @@ fn exchange(
     bounds(sent, time, received).context("the clock is not set")
 }
 
-fn connect(addresses: &[SocketAddr]) -> anyhow::Result<TcpStream> {
-    let mut attempts = addresses.iter().map(|to| TcpStream::connect_timeout(to, PATIENCE));
-    let stream = attempts.find_map(Result::ok).context("cannot connect")?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
 /// Returns the head of the answer, with the times before the request and after the answer.
 fn ask(
     stream: &mut (impl Read + Write),
@@ -137,23 +129,14 @@ fn ask(
     let sent = SystemTime::now();
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
-    let (mut head, mut piece, began) = (Vec::new(), [0; 4096], Instant::now());
-    loop {
-        let length = match stream.read(&mut piece) {
-            // A read with a timeout ends so after SIGSTOP and SIGCONT (signal(7)).
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            length => length?,
-        };
-        head.extend_from_slice(&piece[..length]);
+    let head = http::read_until(stream, HEAD, |bytes, _| {
         let received = SystemTime::now();
-        if let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            head.truncate(end);
-            return Ok((sent, String::from_utf8_lossy(&head).into_owned(), received));
-        }
-        if length == 0 || head.len() as u64 > MAX_HEAD || began.elapsed() > PATIENCE {
-            return Err(io::Error::other("the head of the answer does not end"));
-        }
-    }
+        let end = bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+        Some((String::from_utf8_lossy(&bytes[..end]).into_owned(), received))
+    })?;
+    let (head, received) =
+        head.ok_or_else(|| io::Error::other("the head of the answer does not end"))?;
+    Ok((sent, head, received))
 }
 
 /// Returns the server's time in the head of an answer, since 1970, and its resolution.

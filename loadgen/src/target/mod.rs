@@ -1,9 +1,11 @@
 //! The server of a run: where it is, whom to trust, how to open a connection, its clock, how to
-//! start it, and what it is.
+//! start it, what it is, and its metrics.
 
 pub mod client_certificate;
 pub mod clock;
 pub mod credentials;
+mod http;
+pub mod metrics;
 pub(crate) mod opening;
 pub mod place;
 pub mod spawn;

@@ -25,6 +25,8 @@ const ELSEWHERE: [(&str, &str); 11] = [
     ("selfcheck", "selfcheck.rs runs it"),
     ("merge ", "needs the documents of shards; shards.rs merges"),
     ("run ws://127.0.0.1:9001/ -R 20k --shard $i/4", "is part of a loop; shards.rs runs shards"),
+    ("run ws://192.0.2.7:9001/", "is for two hosts; metrics.rs runs it"),
+    ("agent ", "never ends by itself; metrics.rs runs it"),
     ("echo ", "never ends by itself; echo_client.rs and scripts/autobahn.sh run it"),
 ];
 

@@ -15,6 +15,7 @@ mod exported;
 mod files;
 mod first_messages;
 mod goals;
+mod metrics;
 mod misbehaving;
 mod modules;
 mod packaging;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the lowest to the highest.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "format",
     "load",
     "host",
@@ -16,6 +16,7 @@ const ORDER: [&str; 16] = [
     "goal",
     "compare",
     "experiment",
+    "agent",
     "conformance",
     "doctor",
     "echo",

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
 use engine::{Counters, EngineKind, Load};
 
+use super::process::ProcessFigures;
 use crate::faults::FaultCounters;
 use crate::snapshot::{CloseCodes, Snapshot};
 use crate::stats::DeflateCounters;
@@ -35,42 +37,89 @@ const PER_WORKER: [PerWorker; 8] = [
 struct Text(String);
 
 impl Text {
-    /// Begins a metric family. Every name has the program's name before it.
+    /// Begins a metric family. Every name has the program's name before it, except those that are
+    /// the same for all programs.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP sparring_{name} {help}\n# TYPE sparring_{name} {kind}\n");
+        let prefix = prefix(name);
+        let _ = write!(self.0, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}\n");
     }
 
     /// Writes a sample. Labels are constants or numbers, so that nothing needs escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.0, "sparring_{name}");
+        let _ = write!(self.0, "{}{name}", prefix(name));
         for (n, (label, is)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{label}=\"{is}\"", if n == 0 { '{' } else { ',' });
         }
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
 }
 
+/// Returns the beginning of a metric's full name.
+fn prefix(name: &str) -> &'static str {
+    if name.starts_with("process_") { "" } else { "sparring_" }
+}
+
+/// Facts about the program beside those of its workers.
+pub(super) struct Program {
+    pub(super) engine: EngineKind,
+    pub(super) draining: bool,
+    /// Time since 1970 at which it started.
+    pub(super) start: Option<Duration>,
+    pub(super) process: ProcessFigures,
+}
+
 /// Returns the metrics of all workers. A worker that did not answer has its last snapshot.
-pub(super) fn exposition(
-    workers: &[(Snapshot, bool)],
-    engine: EngineKind,
-    draining: bool,
-) -> String {
+pub(super) fn exposition(workers: &[(Snapshot, bool)], program: &Program) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
-    build_info(&mut text, engine);
+    build_info(&mut text, program.engine);
+    process(&mut text, program);
     totals(&mut text, workers);
     deflate(&mut text, workers);
     faults(&mut text, workers);
     refusals(&mut text, workers);
     closes(&mut text, workers);
     per_worker(&mut text, workers);
-    text.single("draining", "gauge", "1 while the server is going down.", draining.into());
+    let draining = u64::from(program.draining);
+    text.single("draining", "gauge", "1 while the server is going down.", draining);
     text.0
+}
+
+/// Formats a time in seconds, to the nanosecond.
+fn seconds(time: Duration) -> impl Display {
+    format!("{}.{:09}", time.as_secs(), time.subsec_nanos())
+}
+
+/// Writes the figures of the process. The names that begin with `process_` are those of Prometheus'
+/// client libraries.
+fn process(text: &mut Text, program: &Program) {
+    let ProcessFigures { cpu, modes, faults, threads, resident, anonymous } = program.process;
+    let what = "CPU time of the process, ended threads included.";
+    text.single("process_cpu_seconds_total", "counter", what, seconds(cpu));
+    let what = "Unit in which that time is counted.";
+    text.single("cpu_resolution_seconds", "gauge", what, seconds(Duration::from_nanos(1)));
+    if let Some(start) = program.start {
+        let what = "Start of the process, in seconds since 1970.";
+        text.single("process_start_time_seconds", "gauge", what, seconds(start));
+    }
+    for (name, kind, what, value) in [
+        ("process_resident_memory_bytes", "gauge", "Resident memory.", resident),
+        ("anonymous_memory_bytes", "gauge", "Resident memory that no file backs.", anonymous),
+        ("process_threads", "gauge", "Threads of the process.", threads),
+        ("page_faults_total", "counter", "Page faults, with and without a read.", faults),
+    ] {
+        value.into_iter().for_each(|value| text.single(name, kind, what, value));
+    }
+    if let Some([user, system]) = modes {
+        let name = "cpu_mode_seconds_total";
+        text.family(name, "counter", "CPU time in user space and in the kernel, sampled.");
+        text.sample(name, &[("mode", "user")], seconds(user));
+        text.sample(name, &[("mode", "system")], seconds(system));
+    }
 }
 
 /// Writes a constant with labels, in the form of the build information of Prometheus' own programs.
@@ -217,9 +266,7 @@ fn per_worker(text: &mut Text, workers: &[(Snapshot, bool)]) {
     }
     text.family("worker_cpu_seconds_total", "counter", "CPU time of each worker's thread.");
     for (number, (snapshot, _)) in numbers.iter().zip(workers) {
-        let seconds = snapshot.cpu.as_secs_f64();
-        let seconds = format_args!("{seconds:.6}");
-        text.sample("worker_cpu_seconds_total", &[("worker", number)], seconds);
+        text.sample("worker_cpu_seconds_total", &[("worker", number)], seconds(snapshot.cpu));
     }
     for (name, help, value) in PER_WORKER {
         let name = format!("worker_{name}_total");
@@ -249,8 +296,19 @@ mod tests {
         };
         let text = exposition(
             &[worker(5, vec![("unmasked-frame", 2)]), worker(7, vec![("unmasked-frame", 1)])],
-            EngineKind::Epoll,
-            true,
+            &Program {
+                engine: EngineKind::Epoll,
+                draining: true,
+                start: Some(Duration::from_millis(1_700_000_000_250)),
+                process: ProcessFigures {
+                    cpu: Duration::from_nanos(12_000_000_345),
+                    modes: Some([4, 8].map(Duration::from_secs)),
+                    faults: Some(7),
+                    threads: Some(3),
+                    resident: Some(2048),
+                    anonymous: None,
+                },
+            },
         );
         for line in [
             "sparring_connections{state=\"open\"} 4",
@@ -264,10 +322,19 @@ mod tests {
             "sparring_worker_up{worker=\"1\"} 1",
             "sparring_worker_turns_total{worker=\"1\"} 7",
             "sparring_worker_connections{worker=\"1\"} 3",
-            "sparring_worker_cpu_seconds_total{worker=\"1\"} 1.500000",
+            "sparring_worker_cpu_seconds_total{worker=\"1\"} 1.500000000",
+            "process_cpu_seconds_total 12.000000345",
+            "process_start_time_seconds 1700000000.250000000",
+            "process_resident_memory_bytes 2048",
+            "process_threads 3",
+            "sparring_cpu_resolution_seconds 0.000000001",
+            "sparring_cpu_mode_seconds_total{mode=\"system\"} 8.000000000",
+            "sparring_page_faults_total 7",
             "sparring_draining 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        // What is not known has no metric.
+        assert!(!text.contains("anonymous"), "{text}");
     }
 }

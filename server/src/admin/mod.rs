@@ -5,6 +5,7 @@
 //! within a bounded time and size. So a slow or silent client delays no other one.
 
 mod metrics;
+mod process;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,6 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use engine::{EngineKind, Remote};
+use metrics::Program;
+use process::ProcessFigures;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
 
@@ -93,6 +96,7 @@ impl AdminListener {
                 .map(|(remote, slot)| WorkerHandle { remote, slot })
                 .collect(),
             connection_count,
+            start: process::start(),
             ending: Arc::clone(&ending),
         };
         let thread = thread::Builder::new()
@@ -260,6 +264,9 @@ struct AdminServer {
     engine: EngineKind,
     workers: Vec<WorkerHandle>,
     connection_count: Arc<ConnectionCount>,
+    /// Time since 1970 at which the process started. It is calculated once, because a clock that is
+    /// set must not move it.
+    start: Option<Duration>,
     ending: Arc<AtomicBool>,
 }
 
@@ -332,7 +339,13 @@ impl AdminServer {
     }
 
     fn metrics(&self, workers: &[(Snapshot, bool)]) -> Answer {
-        let content = metrics::exposition(workers, self.engine, self.connection_count.is_closed());
+        let program = Program {
+            engine: self.engine,
+            draining: self.connection_count.is_closed(),
+            start: self.start,
+            process: ProcessFigures::read(),
+        };
+        let content = metrics::exposition(workers, &program);
         Answer { status: "200 OK", content_type: metrics::CONTENT_TYPE, content }
     }
 }

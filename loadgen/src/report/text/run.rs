@@ -413,12 +413,13 @@ fn listed(separator: &str, counts: &[(u64, &str)]) -> Option<String> {
 
 fn server_cost(load: &Load, server: &Server) -> String {
     let parts = server.user_ns_per_message.zip(server.system_ns_per_message);
+    let parts = parts.filter(|_| server.cpu_ns().is_some());
     let switches =
         server.voluntary_switches_per_message.zip(server.involuntary_switches_per_message);
     // With few connections the growth is that of a server that has begun to work.
     let growth = server.rss_bytes_per_connection.filter(|_| load.connections >= MANY_CONNECTIONS);
     let texts = [
-        Some(format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3)),
+        Some(cpu(server)),
         parts.map(|(user, system)| {
             format!(" (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3)
         }),
@@ -430,6 +431,17 @@ fn server_cost(load: &Load, server: &Server) -> String {
         server.engine.as_ref().map(|engine| format!(", engine {engine}")),
     ];
     texts.into_iter().flatten().collect()
+}
+
+/// Formats the CPU time, with its uncertainty where that is worth a thought.
+fn cpu(server: &Server) -> String {
+    const WORTH_SHOWING: f64 = 0.001;
+    let share = server.cpu_uncertainty.filter(|&share| share > WORTH_SHOWING);
+    let share = share.map(|share| format!(" +-{:.1} %", share * 100.0)).unwrap_or_default();
+    match server.cpu_ns() {
+        Some(ns) => format!("{:.2} us CPU per message{share}", ns / 1e3),
+        None => format!("CPU per message not known ({})", share.trim_start()),
+    }
 }
 
 /// Returns the counts of the processor, or the reason why there are none.

@@ -210,14 +210,15 @@ pub(crate) struct Server {
     status: Option<ExitStatus>,
 }
 
-/// Facts that a server printed about itself.
-#[derive(Debug, Default)]
+/// Facts that a server printed about itself, or that its metrics have.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Announced {
     /// The engine that it named on its `listening on` line: `... (engine uring, 1 thread)`.
     pub(crate) engine: Option<String>,
     /// The congestion control that it named there; `None` where it is the kernel's default.
     pub(crate) congestion: Option<String>,
-    /// Its counters: a JSON object as the last line on standard output (`--stats`).
+    /// Its counters: a JSON object as the last line on standard output (`--stats`), over its life.
+    /// By its metrics they are those of the window.
     pub(crate) counters: BTreeMap<String, u64>,
 }
 
