@@ -118,8 +118,9 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "via", help_heading = SERVER)]
     via_cpus: Option<CpuList>,
 
-    /// Measure the CPU time and memory of a server on another host by its metrics, at the borders of
-    /// the window: those of `sparring-server --admin`, or of `sparring-loadgen agent` on its host.
+    /// Measure the CPU time and memory of a server on another host by its metrics, at the borders
+    /// of the window: those of `sparring-server --admin`, or of `sparring-loadgen agent` on its
+    /// host.
     #[arg(long, value_name = "http://HOST:9100/metrics", conflicts_with = "spawn", help_heading = SERVER)]
     server_metrics: Option<MetricsUrl>,
 

@@ -1,5 +1,5 @@
-//! What a server has spent since it started, as counters that only grow: of a process with its
-//! descendants, or of a control group.
+//! CPU time and memory of a server since its start, as counters that only grow: of a process with
+//! its descendants, or of a control group.
 
 use std::collections::BTreeMap;
 use std::fs;

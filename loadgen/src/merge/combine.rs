@@ -13,8 +13,7 @@ use crate::load::Load;
 use crate::result::{
     Censored, Client, Compression, Cycles, Disturbance, EndedEarly, Errors, Integrity, Latencies,
     Latency, MessageCost, Messages, Outages, Phases, Pings, Run, Second, Server, ShardLine,
-    Standstill,
-    per_second,
+    Standstill, per_second,
 };
 use crate::run::ProcessShard;
 

@@ -34,9 +34,8 @@ pub(crate) use document::per_second;
 pub use document::{
     Agreed, Arm, Censored, Client, CompressedMessages, Compression, Conformance, Count, Cycles,
     Disturbance, Document, EndedEarly, Errors, Integrity, Latencies, MAX_CPU_UNCERTAINTY,
-    MessageCost, Messages,
-    Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Setting,
-    Standstill, Start,
+    MessageCost, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session,
+    SessionKind, Setting, Standstill, Start,
 };
 pub use experiment::{ExperimentRecord, Over, Presentation, Promise};
 pub use invalid::InvalidKind;

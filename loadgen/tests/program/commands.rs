@@ -14,7 +14,7 @@ use super::documents::{commands, documents, root};
 use super::{Scratch, loadgen, text};
 
 /// Commands that are not run here, by their beginning, and the reason.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("duel ", "loadgen/tests/run/duel.rs runs it"),
     ("ci ", "loadgen/tests/run/ci.rs runs it"),
     ("aa ", "loadgen/tests/run/duel.rs runs it"),

@@ -1,4 +1,4 @@
-//! What this process has spent and holds: clock_getcpuclockid(3), proc(5).
+//! CPU time and memory of this process: clock_getcpuclockid(3), proc(5).
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
