@@ -22,7 +22,7 @@ fn example(name: &str) -> String {
 /// Runs a Python script with a file as its argument. Returns its output; `None` where the module is
 /// not there.
 fn python(module: &str, script: &str, file: &str) -> Option<String> {
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = std::env::var("SPARRING_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let run = |words: &[&str]| Command::new(&python).args(words).stdin(Stdio::null()).output();
     let has = run(&["-c", &format!("import {module}")]);
     if !has.is_ok_and(|output| output.status.success()) {
