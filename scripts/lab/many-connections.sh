@@ -97,7 +97,10 @@ start_server() {
     done
     url=$(sed -n 's/^listening on \(ws:[^ ]*\) .*/\1/p' "$folder/server")
     admin=$(sed -n 's|^admin at \(http://[^ ]*/\):.*|\1|p' "$folder/server")
-    [ -n "$url" ] && [ -n "$admin" ] || { cat "$folder/server" >&2 && fail "the server does not listen"; }
+    if [ -z "$url" ] || [ -z "$admin" ]; then
+    cat "$folder/server" >&2
+    fail "the server does not listen"
+fi
     sed -n '/^listening on /p' "$folder/server"
 }
 
@@ -167,7 +170,8 @@ finish() {
         sleep 0.1
     done
     echo "connections at the end: $left"
-    kill "$server" && wait "$server" || true
+    kill "$server" || true
+wait "$server" || true
     [ "$left" = 0 ] || fail "$left connections are still open"
     echo "the merged document: $json"
 }
