@@ -98,9 +98,9 @@ start_server() {
     url=$(sed -n 's/^listening on \(ws:[^ ]*\) .*/\1/p' "$folder/server")
     admin=$(sed -n 's|^admin at \(http://[^ ]*/\):.*|\1|p' "$folder/server")
     if [ -z "$url" ] || [ -z "$admin" ]; then
-    cat "$folder/server" >&2
-    fail "the server does not listen"
-fi
+        cat "$folder/server" >&2
+        fail "the server does not listen"
+    fi
     sed -n '/^listening on /p' "$folder/server"
 }
 
@@ -171,7 +171,7 @@ finish() {
     done
     echo "connections at the end: $left"
     kill "$server" || true
-wait "$server" || true
+    wait "$server" || true
     [ "$left" = 0 ] || fail "$left connections are still open"
     echo "the merged document: $json"
 }
