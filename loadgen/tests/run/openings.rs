@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use engine::{EngineKind, Nanos};
+use loadgen::load::Arrival;
 use loadgen::run::{
     Opened, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, WorkerEvent, execute,
 };
@@ -132,15 +133,21 @@ fn rehearse(
     }
 }
 
+/// Sends at random intervals: their window ends with the last echo, however slow the machine.
+fn open_loop(plan: &mut Plan, rate_per_s: f64) {
+    (plan.load.rate_per_s, plan.load.arrival) = (Some(rate_per_s), Arrival::Poisson);
+}
+
 #[test]
 fn tries_every_address_in_every_mode() {
     type Change = fn(&mut Plan);
     let modes: [(&str, Change); 5] = [
         ("closed loop", |_| {}),
-        ("open loop", |plan| plan.load.rate_per_s = Some(2000.0)),
+        ("open loop", |plan| open_loop(plan, 2000.0)),
         ("churn by messages", |plan| plan.load.messages_per_connection = Some(1)),
         ("churn in an open loop", |plan| {
-            (plan.load.messages_per_connection, plan.load.rate_per_s) = (Some(2), Some(1000.0));
+            plan.load.messages_per_connection = Some(2);
+            open_loop(plan, 1000.0);
         }),
         ("reconnect", |plan| plan.load.reconnect = true),
     ];
