@@ -46,13 +46,15 @@ pub(crate) struct Tree {
     living: BTreeMap<ProcessKey, (Cost, Cost)>,
     /// Cost of processes that have left the tree, as last read.
     gone: Cost,
+    /// Cost of ended children that processes had at the first reading.
+    earlier: Option<BTreeMap<ProcessKey, Cost>>,
 }
 
 impl Account {
     /// Returns the account of a process; `None` where there is no such process.
     pub(crate) fn of_process(pid: u32) -> Option<Self> {
         let root = (pid, stat(pid)?.start);
-        Some(Self::Tree(Tree { root, living: BTreeMap::new(), gone: Cost::default() }))
+        Some(Self::Tree(Tree::new(root)))
     }
 
     /// Returns the account of the control group at `folder`; `None` where it is none that counts
@@ -80,6 +82,10 @@ impl Account {
 }
 
 impl Tree {
+    fn new(root: ProcessKey) -> Self {
+        Self { root, living: BTreeMap::new(), gone: Cost::default(), earlier: None }
+    }
+
     fn read(&mut self) -> Option<Figures> {
         let (pid, start) = self.root;
         // The number of an ended process may be given again.
@@ -91,9 +97,13 @@ impl Tree {
         self.gone = self.gone.plus(unwaited(&self.living, &living));
         self.living = living;
         let sum = |sum: Cost, (own, children): &(Cost, Cost)| sum.plus(*own).plus(*children);
-        // User and system time of ended children are rounded down to whole ticks.
-        let has_children = |(_, children): &&(Cost, Cost)| *children != Cost::default();
-        let rounded = self.living.values().filter(has_children).count() as u64;
+        // User and system time of ended children are rounded down to whole ticks. What ended before
+        // the first reading is in no difference.
+        let children = || self.living.iter().map(|(&key, &(_, children))| (key, children));
+        let earlier = self.earlier.get_or_insert_with(|| children().collect());
+        let has_ended =
+            |(key, children)| earlier.get(&key).copied().unwrap_or_default() != children;
+        let rounded = children().filter(|&each| has_ended(each)).count() as u64;
         Some(Figures {
             cost: self.living.values().fold(self.gone, sum),
             resolution_ns: (2 * TICK_NS * rounded).max(1),
@@ -164,6 +174,7 @@ pub(crate) fn group_folder(path: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -174,7 +185,8 @@ mod tests {
     impl Process {
         fn start(command: &str) -> Self {
             let mut shell = Command::new("sh");
-            let child = shell.args(["-c", command]).stdout(Stdio::piped()).spawn();
+            let shell = shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let child = shell.spawn();
             Self(child.expect("a shell"))
         }
 
@@ -194,22 +206,26 @@ mod tests {
 
     #[test]
     fn a_process_counts_with_its_children_dead_or_alive() {
-        // The inner shells are children: one has ended, and one sleeps.
+        // The inner shells are children: one has ended, one sleeps, and one comes later.
         let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
-        let mut process =
-            Process::start(&format!("sh -c '{busy}'; sh -c 'echo x; exec sleep 60' & wait"));
+        let mut process = Process::start(&format!(
+            "sh -c '{busy}'; sleep 60 & printf x; read go; sh -c '{busy}'; printf y; exec sleep 60"
+        ));
         process.wait();
         let mut account = Account::of_process(process.0.id()).expect("it runs");
         let figures = account.read().expect("it runs");
         assert_eq!((account.source(), figures.threads), (CostSource::Procfs, 2));
         assert!(figures.cost.total_ns >= TICK_NS, "{figures:?}");
-        assert_eq!(figures.resolution_ns, 2 * TICK_NS);
+        assert_eq!(figures.resolution_ns, 1);
         assert!(figures.memory.resident > figures.memory.anonymous);
         assert_eq!(figures.busy_ns.len(), 2);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("set");
         assert!(figures.start < now && now - figures.start < Duration::from_secs(600));
+        process.0.stdin.take().expect("piped").write_all(b"go\n").expect("it reads");
+        process.wait();
         let later = account.read().expect("it runs");
-        assert!(later.cost.total_ns >= figures.cost.total_ns);
+        assert!(later.cost.total_ns >= figures.cost.total_ns + TICK_NS, "{later:?}");
+        assert_eq!(later.resolution_ns, 2 * TICK_NS);
     }
 
     #[test]
@@ -224,7 +240,7 @@ mod tests {
         // Another process with its number is another server.
         let me = std::process::id();
         let root = (me, stat(me).expect("this process").start + 1);
-        let mut other = Tree { root, living: BTreeMap::new(), gone: Cost::default() };
+        let mut other = Tree::new(root);
         assert_eq!(other.read(), None);
         assert!(Account::of_process(u32::MAX).is_none());
     }
