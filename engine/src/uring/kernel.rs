@@ -76,7 +76,10 @@ impl KernelRing {
                 0,
             )
         }
-        .map_err(|e| setup::too_old().unwrap_or_else(|| refused("buffer ring")(e)))?;
+        .map_err(|e| match e.raw_os_error() {
+            Some(libc::ENOMEM) => setup::out_of_locked_memory(&ring),
+            _ => setup::too_old().unwrap_or_else(|| refused("buffer ring")(e)),
+        })?;
         let (wait, outgoing) = (Timespec::new(), outgoing::Options::default());
         let this = Self { ring, _buffers: buffers.memory(), wait, outgoing };
         this.register_table(accepted, connects)?;

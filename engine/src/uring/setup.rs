@@ -185,6 +185,12 @@ pub(super) fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Error for a ring beside which no more memory may be locked.
+pub(super) fn out_of_locked_memory(ring: &IoUring) -> EngineError {
+    let (sq_entries, cq_entries) = (ring.params().sq_entries(), ring.params().cq_entries());
+    EngineError::Memlock { sq_entries, cq_entries, limit: memlock_limit() }
+}
+
 fn memlock_limit() -> String {
     match getrlimit(Resource::Memlock).current {
         Some(bytes) => format!("{} KiB", bytes / 1024),
