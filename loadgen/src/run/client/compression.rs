@@ -382,8 +382,8 @@ impl Client {
         Ok(())
     }
 
-    /// Handles the beginning of an echo that is not compressed. The server's window has no bytes of
-    /// it, so it is no longer that of the messages that were sent.
+    /// Handles the beginning of an echo that is not compressed. The server's window does not
+    /// contain this echo, so from here on it differs from the window of the sent messages.
     #[cold]
     pub(super) fn begin_uncompressed(&mut self, link: u32) {
         let Some(compression) = &mut self.compression else { return };
